@@ -1,0 +1,29 @@
+"""The container of the installed ArviZ line: `arviz.InferenceData` (0.2x) or `xarray.DataTree` (1.x)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import arviz as az
+import xarray as xr
+
+__all__ = ["build"]
+
+
+def build(groups: Mapping[str, xr.Dataset]) -> Any:
+    """Put named groups into the container of the installed ArviZ line.
+
+    `arviz.from_dict` drops groups whose name it does not know, so the container is built from datasets.
+
+    Parameters
+    ----------
+    groups : mapping of str to Dataset
+
+    Returns
+    -------
+    InferenceData or DataTree
+    """
+    if hasattr(az, "InferenceData"):
+        return az.InferenceData(**groups)
+    return xr.DataTree(children={name: xr.DataTree(data) for name, data in groups.items()})
