@@ -1,0 +1,1 @@
+"""Tests: file mirrors file, a test's name is its claim."""
