@@ -24,6 +24,7 @@ def build(groups: Mapping[str, xr.Dataset]) -> Any:
     -------
     InferenceData or DataTree
     """
-    if hasattr(az, "InferenceData"):
-        return az.InferenceData(**groups)
+    container = getattr(az, "InferenceData", xr.DataTree)  # ArviZ 1.x keeps the name, for a DataTree
+    if not issubclass(container, xr.DataTree):
+        return container(**groups)
     return xr.DataTree(children={name: xr.DataTree(data) for name, data in groups.items()})

@@ -15,6 +15,7 @@ from wiu_pyro.errors import SchemaError
 __all__ = [
     "LAYER_PREFIX",
     "MOMENTS_PREFIX",
+    "REQUIRED_ATTRS",
     "SCHEMA_VERSION",
     "attrs",
     "dataset",
@@ -22,7 +23,6 @@ __all__ = [
     "layer_group",
     "layer_names",
     "moments_group",
-    "validate",
 ]
 
 SCHEMA_VERSION = "1"
@@ -93,21 +93,10 @@ def dataset(idata: Any, group: str) -> xr.Dataset:
 
 
 def attrs(idata: Any) -> dict[str, Any]:
-    """Return the attributes of a posterior: guide, curvature, prior, seed, convergence (those of group ``posterior``)."""
+    """Return the attributes of a posterior, those of group ``posterior``: guide, curvature, prior, seed, convergence."""
     return dict(dataset(idata, "posterior").attrs)
 
 
 def layer_names(idata: Any) -> list[str]:
     """Return the layers of a posterior, in the order data flows through them."""
     return [str(name) for name in dataset(idata, "layers")["layer"].values]
-
-
-def validate(idata: Any) -> None:
-    """Check an InferenceData against the data contract.
-
-    Raises
-    ------
-    SchemaError
-        Naming the first thing that does not follow the contract.
-    """
-    raise NotImplementedError
