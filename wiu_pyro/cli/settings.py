@@ -1,0 +1,128 @@
+"""What a run was asked to do: the settings that decide its figures, their hash, and how two of them differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wiu_pyro.errors import DataError, GuideError
+
+__all__ = ["DEFAULT_GUIDES", "DEFAULT_MODEL", "RunSettings", "differences", "settings_hash"]
+
+DEFAULT_MODEL = "digits_mlp"
+DEFAULT_GUIDES = ("mean-field", "laplace-diag", "laplace-kfac")
+
+# How a setting is given on the command line, where it is not --<name>.
+_OPTION = {"model": "MODEL", "script_sha256": "the text of the model script"}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """All that `wiu run` was asked for, as typed or by default.
+
+    Parameters
+    ----------
+    model : str
+        Name of a shipped model, or path of a model script.
+    data : str or None
+        Name, folder or tar; None takes the script's own ``DATA``.
+    guides : tuple of str
+        Posteriors by their command-line names, in the order they are fitted.
+    out : Path or None
+        Folder for the results; None is ``runs/<model>-<data>``.
+    epochs : int or None
+        Passes over the training data; None takes the script's own ``EPOCHS``, else `DEFAULT_EPOCHS` of the pipeline.
+    seed : int
+        Decides the network's first weights, the batches and the draws.
+    device : str
+        "auto", "cpu" or "cuda".
+    num_samples : int
+        Draws from each posterior in the export and in its predictive.
+    data_root : Path or None
+        Where data by name lie or are put; None takes ``WIU_DATA``.
+    batch_size : int
+        Images per training step.
+    resume, overwrite : bool
+        What to do when `out` already holds a run; at most one of them.
+    """
+
+    model: str = DEFAULT_MODEL
+    data: str | None = None
+    guides: tuple[str, ...] = DEFAULT_GUIDES
+    out: Path | None = None
+    epochs: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    num_samples: int = 200
+    data_root: Path | None = None
+    batch_size: int = 128
+    resume: bool = False
+    overwrite: bool = False
+
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong before anything is loaded.
+
+        Raises
+        ------
+        DataError
+            For a count that is not positive, or --resume together with --overwrite.
+        GuideError
+            If there is no guide, or one is named twice.
+        """
+        for name, least in {"epochs": 1, "num_samples": 2, "batch_size": 1, "seed": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                option = name.replace("_", "-")
+                raise DataError(f"--{option} must be at least {least}, got {value}. Leave it out for the default.")
+        if self.resume and self.overwrite:
+            raise DataError("--resume and --overwrite exclude each other, both were given. Keep one of them.")
+        if not self.guides:
+            raise GuideError(f"At least one guide is needed, none was given. For example --guides {DEFAULT_GUIDES[0]}.")
+        twice = sorted({name for name in self.guides if self.guides.count(name) > 1})
+        if twice:
+            raise GuideError(f"Each guide is fitted once, but named twice: {', '.join(twice)}. Name it once.")
+
+    def command(self) -> str:
+        """Return the command line that asks for the same again."""
+        defaults = RunSettings()
+        words = ["wiu", "run", self.model]
+        for name, value in asdict(self).items():
+            if name in ("model", "resume", "overwrite") or value == getattr(defaults, name):
+                continue
+            text = ",".join(value) if name == "guides" else str(value)
+            words += [f"--{name.replace('_', '-')}", text]
+        return shlex.join(words)
+
+
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of settings written as JSON with sorted keys; equal settings have equal hashes."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in words which settings of two runs differ.
+
+    Returns
+    -------
+    list of str
+        One entry per setting; empty where all are equal.
+
+    Examples
+    --------
+    >>> differences({"seed": 0, "epochs": 5}, {"seed": 1, "epochs": 5})
+    ['--seed was 0, now 1']
+    """
+    lines = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        option = _OPTION.get(name, f"--{name.replace('_', '-')}")
+        changed = f"{option} has changed" if name == "script_sha256" else f"{option} was {old}, now {new}"
+        lines.append(changed)
+    return lines
