@@ -1,4 +1,4 @@
-"""The groups over images of a synthetic posterior: predictive, log likelihood, labels, pixels (see `tests.synthetic`)."""
+"""The groups over images of a synthetic posterior: predictive, log likelihood, labels, pixels."""
 
 from __future__ import annotations
 
