@@ -1,0 +1,163 @@
+"""One pass over the data that shows each layer's inputs and output gradients to whoever accumulates them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from wiu_pyro.curvature.likelihood import OutputLikelihood
+from wiu_pyro.errors import CurvatureError, DataError, ModelError
+
+__all__ = ["CapturedBatch", "CurvaturePass", "capture_layers", "refuse_training_mode"]
+
+TRAINING_SENSITIVE = (
+    nn.modules.dropout._DropoutNd,
+    nn.modules.batchnorm._BatchNorm,
+)
+
+
+@dataclass
+class _Record:
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    outputs: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@contextmanager
+def capture_layers(layers: Mapping[str, nn.Module]) -> Iterator[_Record]:
+    """Record input and output of each layer during forward passes inside the context.
+
+    The network goes on with a copy of each output, so that an in-place activation after the layer cannot touch what is
+    recorded.
+
+    Raises
+    ------
+    ModelError
+        If a layer is called twice in one pass: its Jacobian would not be one layer's.
+    """
+    record = _Record()
+
+    def hook(name: str) -> Callable[..., torch.Tensor]:
+        def keep(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+            if name in record.outputs:
+                raise ModelError(
+                    f"Each layer must be used once in a pass, but '{name}' was called twice (shared weights). "
+                    "Give each use its own layer, or leave it without a prior."
+                )
+            record.inputs[name] = args[0].detach()
+            record.outputs[name] = output
+            return output.clone()
+
+        return keep
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
+    try:
+        yield record
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def refuse_training_mode(root: nn.Module) -> None:
+    """Raise unless dropout and BatchNorm are in evaluation mode.
+
+    Raises
+    ------
+    CurvatureError
+        Naming the first module in training mode.
+    """
+    for name, module in root.named_modules():
+        if module.training and isinstance(module, TRAINING_SENSITIVE):
+            raise CurvatureError(
+                f"A curvature needs a deterministic network, but '{name}' ({type(module).__name__}) is in training "
+                "mode. Call model.eval() first; wiu_pyro.fit does so by itself."
+            )
+
+
+@dataclass(frozen=True)
+class CapturedBatch:
+    """What one batch shows of the layers.
+
+    Attributes
+    ----------
+    likelihood : OutputLikelihood
+    inputs : dict of str to Tensor, shape (batch, *input_shape)
+    grads : dict of str to Tensor, shape (columns, batch, *output_shape)
+    """
+
+    likelihood: OutputLikelihood
+    inputs: dict[str, torch.Tensor]
+    grads: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class CurvaturePass:
+    """A pass of a network at fixed weights over batches of data.
+
+    Attributes
+    ----------
+    forward : callable
+        Maps a batch (a tuple of tensors) to its `OutputLikelihood`, on the graph of weights that require gradients.
+    layers : mapping of str to Module
+        The layers to look at.
+    """
+
+    forward: Callable[[tuple[torch.Tensor, ...]], OutputLikelihood]
+    layers: Mapping[str, nn.Module]
+
+    def run(
+        self,
+        batches: Iterable[tuple[torch.Tensor, ...]],
+        columns: Callable[[OutputLikelihood, tuple[torch.Tensor, ...]], torch.Tensor],
+    ) -> Iterator[CapturedBatch]:
+        """Yield each batch's inputs and gradients.
+
+        Parameters
+        ----------
+        batches : iterable of tuple of Tensor
+        columns : callable
+            Maps the likelihood and the batch to what is passed backwards, shape (columns, batch, outputs).
+
+        Yields
+        ------
+        CapturedBatch
+
+        Raises
+        ------
+        CurvatureError
+            If no data came through a layer.
+        DataError
+            If an output is not finite.
+        """
+        for index, batch in enumerate(batches):
+            with torch.enable_grad(), capture_layers(self.layers) as record:
+                likelihood = self.forward(batch)
+            self._check(index, likelihood, record)
+            vectors = columns(likelihood, batch)
+            outputs = [record.outputs[name] for name in self.layers]
+            grads = torch.autograd.grad(likelihood.output, outputs, vectors, is_grads_batched=True, allow_unused=True)
+            for name, grad in zip(self.layers, grads, strict=True):
+                if grad is None:
+                    raise CurvatureError(_no_data(name))
+            yield CapturedBatch(likelihood, record.inputs, dict(zip(self.layers, grads, strict=True)))
+
+    def _check(self, index: int, likelihood: OutputLikelihood, record: _Record) -> None:
+        for name in self.layers:
+            if name not in record.outputs:
+                raise CurvatureError(_no_data(name))
+        if not torch.isfinite(likelihood.output).all():
+            raise DataError(
+                f"The network's output must be finite, but batch {index} gave NaN or infinity. "
+                "Check the inputs of that batch and the trained weights."
+            )
+
+
+def _no_data(name: str) -> str:
+    return (
+        f"Every layer with a prior must shape the output, but no data came through layer '{name}'. "
+        "Leave it without a prior, or call it in the network's forward."
+    )

@@ -1,0 +1,249 @@
+"""Priors on the weights of a network: what stands at each ``pyro.sample`` site before any data came.
+
+`FanInNormal` keeps the scale of the function the same at every width (Neal 1996, *Bayesian Learning for Neural
+Networks*, chapter 2); its factor 2 is that of He et al. (2015, eq. 10) for ReLU networks. `ScaleMixtureNormal` is the
+prior of Blundell et al. (2015, eq. 7).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+from wiu_pyro.errors import PriorError, near_matches
+
+__all__ = ["FanInNormal", "Laplace", "Normal", "Prior", "ScaleMixtureNormal", "fan_in", "match_priors"]
+
+NORMALISATION = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+def fan_in(parameter: torch.Tensor) -> int:
+    """Return the number of inputs of one output unit: the elements of a weight per row of its first axis."""
+    return parameter.numel() // max(parameter.shape[0], 1)
+
+
+class Prior(ABC):
+    """A rule that gives the prior of one parameter; subclass it to add a prior of your own."""
+
+    @abstractmethod
+    def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
+        """Return the prior of one parameter.
+
+        Parameters
+        ----------
+        parameter : Tensor, shape (*weight_shape)
+            The parameter; gives shape, dtype and device.
+        name : str
+            Its name within its module, for example ``"weight"``.
+        module : Module or None
+            The module it belongs to.
+
+        Returns
+        -------
+        Distribution
+            Event shape ``weight_shape``, empty batch shape.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return the prior as a short formula, for tables and files."""
+
+
+def _positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise PriorError(f"{name} of a prior must be a positive finite number, but is {value}. Pass for example 1.0.")
+
+
+def _full(value: float, parameter: torch.Tensor) -> torch.Tensor:
+    return torch.full((), value, dtype=parameter.dtype, device=parameter.device).expand(parameter.shape)
+
+
+@dataclass(frozen=True)
+class Normal(Prior):
+    """Independent Normal prior, the same for every weight: N(`loc`, `scale` ²).
+
+    Parameters
+    ----------
+    scale : float
+        Standard deviation, in units of the weight.
+    loc : float
+        Mean, in units of the weight.
+
+    Raises
+    ------
+    PriorError
+        If `scale` is not positive and finite, or `loc` is not finite.
+    """
+
+    scale: float = 1.0
+    loc: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive("scale", self.scale)
+        if not math.isfinite(self.loc):
+            raise PriorError(f"loc of a prior must be finite, but is {self.loc}. Pass for example 0.0.")
+
+    def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
+        return dist.Normal(_full(self.loc, parameter), _full(self.scale, parameter)).to_event(parameter.dim())
+
+    def describe(self) -> str:
+        return f"Normal({self.loc:g}, {self.scale:g})"
+
+
+@dataclass(frozen=True)
+class FanInNormal(Prior):
+    """Normal prior whose variance falls with the number of inputs: weights N(0, gain / fan_in), biases N(0, 1).
+
+    The prior over functions then has the same scale at every width, so that layers of different size can be compared.
+    The weights of a normalisation layer multiply a normalised input and get N(1, 1).
+
+    Parameters
+    ----------
+    gain : float
+        Numerator of the variance; 2 keeps the scale through ReLU layers.
+
+    Raises
+    ------
+    PriorError
+        If `gain` is not positive and finite.
+    """
+
+    gain: float = 2.0
+
+    def __post_init__(self) -> None:
+        _positive("gain", self.gain)
+
+    def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
+        loc, scale = 0.0, 1.0
+        if parameter.dim() >= 2:
+            scale = math.sqrt(self.gain / fan_in(parameter))
+        elif name == "weight" and isinstance(module, NORMALISATION):
+            loc = 1.0
+        return dist.Normal(_full(loc, parameter), _full(scale, parameter)).to_event(parameter.dim())
+
+    def describe(self) -> str:
+        return f"FanInNormal(weights N(0, {self.gain:g}/fan_in), biases N(0, 1))"
+
+
+@dataclass(frozen=True)
+class Laplace(Prior):
+    """Independent double-exponential prior with density exp(−|w − loc| / scale) / (2 scale).
+
+    Parameters
+    ----------
+    scale : float
+        Scale b, in units of the weight; the standard deviation is b √2.
+    loc : float
+        Mean, in units of the weight.
+
+    Raises
+    ------
+    PriorError
+        If `scale` is not positive and finite.
+    """
+
+    scale: float = 1.0
+    loc: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive("scale", self.scale)
+
+    def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
+        return dist.Laplace(_full(self.loc, parameter), _full(self.scale, parameter)).to_event(parameter.dim())
+
+    def describe(self) -> str:
+        return f"Laplace({self.loc:g}, {self.scale:g})"
+
+
+@dataclass(frozen=True)
+class ScaleMixtureNormal(Prior):
+    """Mixture of two zero-mean Normals, one wide and one narrow, for each weight on its own.
+
+    Parameters
+    ----------
+    wide, narrow : float
+        The two standard deviations, in units of the weight.
+    weight_wide : float
+        Probability of the wide one, strictly between 0 and 1.
+
+    Raises
+    ------
+    PriorError
+        If a scale is not positive and finite, or the probability is outside (0, 1).
+
+    References
+    ----------
+    .. [1] Blundell et al. (2015), Weight Uncertainty in Neural Networks, eq. 7.
+    """
+
+    wide: float = 1.0
+    narrow: float = 0.0025
+    weight_wide: float = 0.25
+
+    def __post_init__(self) -> None:
+        _positive("wide", self.wide)
+        _positive("narrow", self.narrow)
+        if not 0 < self.weight_wide < 1:
+            raise PriorError(
+                f"weight_wide must lie strictly between 0 and 1, but is {self.weight_wide}. Pass for example 0.25."
+            )
+
+    def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
+        probs = parameter.new_tensor([self.weight_wide, 1 - self.weight_wide])
+        scales = parameter.new_tensor([self.wide, self.narrow]).expand(*parameter.shape, 2)
+        mixture = dist.MixtureSameFamily(
+            dist.Categorical(probs.expand(*parameter.shape, 2)), dist.Normal(torch.zeros_like(scales), scales)
+        )
+        return mixture.to_event(parameter.dim())
+
+    def describe(self) -> str:
+        return f"{self.weight_wide:g} N(0, {self.wide:g}²) + {1 - self.weight_wide:g} N(0, {self.narrow:g}²)"
+
+
+def match_priors(prior: Prior | Mapping[str, Prior | None], names: list[str]) -> dict[str, Prior]:
+    """Return the prior of each parameter that has one; the first pattern that matches a name wins.
+
+    Parameters
+    ----------
+    prior : Prior, or mapping of pattern to Prior or None
+        Patterns are shell-style (``"fc*"``) and match whole parameter names. ``None``, or no match, leaves a parameter
+        without a prior: it stays a point estimate.
+    names : list of str
+        Names of all parameters, for example ``"fc1.weight"``.
+
+    Returns
+    -------
+    dict of str to Prior
+
+    Raises
+    ------
+    PriorError
+        If a value is no prior, a pattern matches nothing, or no parameter gets a prior.
+    """
+    rules = dict(prior) if isinstance(prior, Mapping) else {"*": prior}
+    for pattern, rule in rules.items():
+        if rule is not None and not isinstance(rule, Prior):
+            raise PriorError(
+                f"The prior for '{pattern}' must be a wiu_pyro.nn prior or None, but is a {type(rule).__name__}. "
+                f"{near_matches(type(rule).__name__, ['Normal', 'FanInNormal', 'Laplace', 'ScaleMixtureNormal'])}"
+            )
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise PriorError(f"The prior pattern '{pattern}' matches no parameter. {near_matches(pattern, names)}")
+    chosen: dict[str, Prior] = {}
+    for name in names:
+        rule = next((rule for pattern, rule in rules.items() if fnmatchcase(name, pattern)), None)
+        if rule is not None:
+            chosen[name] = rule
+    if not chosen:
+        raise PriorError(
+            "At least one parameter needs a prior, but all are left as point estimates. "
+            "Give a prior to some, for example prior={'*': FanInNormal()}."
+        )
+    return chosen
