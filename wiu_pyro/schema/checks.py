@@ -57,12 +57,11 @@ def validate(idata: Any) -> None:
     --------
     >>> import xarray as xr
     >>> from wiu_pyro.export.container import build
-    >>> validate(build({"posterior": xr.Dataset()}))
+    >>> validate(build({"prior": xr.Dataset({"scale": 1.0})}))
     Traceback (most recent call last):
         ...
-    wiu_pyro.errors.SchemaError: Group 'posterior' needs the attribute 'wiu_schema', which every file of wiu_pyro has; \
-got the attributes: none. This was not written by wiu_pyro.save. Export the posterior again with \
-wiu_pyro.to_inference_data.
+    wiu_pyro.errors.SchemaError: The group 'posterior' is needed; got the groups: prior. Export the posterior again \
+with wiu_pyro.to_inference_data.
     """
     content = {name: dataset(idata, name) for name in groups(idata)}
     _check_head(content)
