@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def data_root() -> Path:
-    """The folder WIU_DATA; skips the test where it is not set."""
+    """Give the folder WIU_DATA, or skip the test where it is not set."""
     root = os.environ.get("WIU_DATA")
     if not root:
         pytest.skip("WIU_DATA is not set")
