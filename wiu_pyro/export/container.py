@@ -8,6 +8,8 @@ from typing import Any
 import arviz as az
 import xarray as xr
 
+from wiu_pyro.errors import SchemaError
+
 __all__ = ["build"]
 
 
@@ -23,8 +25,19 @@ def build(groups: Mapping[str, xr.Dataset]) -> Any:
     Returns
     -------
     InferenceData or DataTree
+
+    Raises
+    ------
+    SchemaError
+        If a group's name holds a ``/``, which neither line's file keeps.
     """
-    container = getattr(az, "InferenceData", xr.DataTree)  # ArviZ 1.x keeps the name, for a DataTree
-    if not issubclass(container, xr.DataTree):
+    odd = [name for name in groups if "/" in name]
+    if odd:
+        raise SchemaError(
+            f"A group name without '/' is needed, since netCDF loses such groups, but one is {odd[0]!r}. "
+            "Name the layer by its dotted module path."
+        )
+    container = vars(az).get("InferenceData")  # ArviZ 1.x answers getattr with a DataTree and a warning
+    if container is not None:
         return container(**groups)
     return xr.DataTree(children={name: xr.DataTree(data) for name, data in groups.items()})

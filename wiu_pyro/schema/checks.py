@@ -36,7 +36,6 @@ REQUIRED_VARIABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "sample_stats": {"log_prior": ("chain", "draw"), "log_q": ("chain", "draw")},
     "training": {"loss": ("chain", "epoch")},
     "log_likelihood": {"obs": ("chain", "draw", "obs_id")},
-    "observed_data": {"obs": ("obs_id",)},
 }
 
 
@@ -108,11 +107,6 @@ def _check_head(content: Mapping[str, xr.Dataset]) -> None:
 
 def _check_group_names(content: Mapping[str, xr.Dataset]) -> None:
     for name in content:
-        if "/" in name:
-            raise SchemaError(
-                f"A group name without '/' is needed, since netCDF loses such groups, but one is {name!r}. "
-                "Name the layer by its dotted module path."
-            )
         own = name.startswith((LAYER_PREFIX, MOMENTS_PREFIX)) or name in ARVIZ_GROUPS
         word = next((word for word in ARVIZ_WORDS if word in name), None)
         if word and not own:
@@ -127,6 +121,8 @@ def _check_group(name: str, data: xr.Dataset) -> None:
     if name.startswith("predictive_"):
         width = "class" if "class" in data.dims else "output"
         required = {"mean": ("chain", "obs_id", width)}
+    if name == "observed_data":
+        required = {"obs": ("obs_id", "output") if "output" in data.dims else ("obs_id",)}
     for variable, dims in required.items():
         if variable not in data:
             held = ", ".join(map(str, data.data_vars)) or "none"
