@@ -166,11 +166,15 @@ def test_sixteen_bit_image_is_refused(folder):
         datasets.load(folder)
 
 
-@pytest.mark.parametrize("cut", [0, 700])
-def test_file_that_is_no_tar_is_named(tmp_path, folder, cut):
-    path = pack(folder, tmp_path / "i.tar.gz", "w:gz")
-    path.write_bytes(path.read_bytes()[:cut] if cut else b"no tar")
-    with pytest.raises(DataError, match="i.tar.gz cannot be read as one"):
+@pytest.mark.parametrize(("name", "mode"), [("i.tar", "w"), ("i.tar.gz", "w:gz")])
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.5])
+def test_truncated_or_foreign_tar_is_named(tmp_path, folder, name, mode, kept):
+    for file in folder.rglob("*.png"):
+        save(file, (40, 40))
+    path = pack(folder, tmp_path / name, mode)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))] or b"no tar")
+    with pytest.raises(DataError, match="i.tar.* cannot be read as one"):
         datasets.load(path)
 
 

@@ -71,7 +71,7 @@ def _decode(stream: IO[bytes], name: str, source: Path) -> np.ndarray:
                     f"Images of 8 bits a channel are needed; '{name}' in {source} has the mode {image.mode}. "
                     "Convert it to 8-bit grey or colour first."
                 )
-            if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+            if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                 raise DataError(
                     f"Images without transparency are needed; '{name}' in {source} has transparent pixels. "
                     "Put it on a background colour of your choice first."

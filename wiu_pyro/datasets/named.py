@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Named:
     ----------
     folder : str
         Its folder inside the data root; empty where it comes with a package.
-    files : dict of str to tuple of str
+    files : mapping of str to tuple of str
         The files of each split, inside `folder`.
     class_names : tuple of str
         Name of each class, in the order of the labels.
@@ -44,7 +44,7 @@ class Named:
     """
 
     folder: str
-    files: dict[str, tuple[str, ...]]
+    files: Mapping[str, tuple[str, ...]]
     class_names: tuple[str, ...]
     torchvision_class: str
     about: str
