@@ -1,0 +1,27 @@
+"""Where is the uncertainty: one question per file, answered from a saved posterior without the network.
+
+Every name in `__all__` is a function ``(idata, ...) -> xarray.Dataset`` that works on what `wiu_pyro.load` returns, on
+both ArviZ lines (`compare` takes several posteriors). `layer_statement` and `to_dataframe` turn the layer table into a
+sentence and a pandas table.
+"""
+
+from wiu_pyro.diagnostics.compare import compare
+from wiu_pyro.diagnostics.input_map import input_map
+from wiu_pyro.diagnostics.layer_uncertainty import layer_uncertainty
+from wiu_pyro.diagnostics.predictive import predictive
+from wiu_pyro.diagnostics.provenance import convergence_note as convergence_note
+from wiu_pyro.diagnostics.statement import layer_statement as layer_statement
+from wiu_pyro.diagnostics.table import to_dataframe as to_dataframe
+from wiu_pyro.diagnostics.training_loss import training_loss
+from wiu_pyro.diagnostics.weight_distribution import weight_distribution
+from wiu_pyro.diagnostics.weight_map import weight_map
+
+__all__ = [
+    "compare",
+    "input_map",
+    "layer_uncertainty",
+    "predictive",
+    "training_loss",
+    "weight_distribution",
+    "weight_map",
+]
