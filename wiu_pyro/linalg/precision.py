@@ -177,6 +177,8 @@ class DensePrecision(Precision):
     ----------
     matrix : Tensor, shape (numel, numel)
         Symmetric positive definite.
+    dtype : dtype, optional
+        Of what the methods return; the matrix's own when None.
 
     Raises
     ------
@@ -184,8 +186,8 @@ class DensePrecision(Precision):
         If the matrix is not finite or not positive definite; the message names the smallest eigenvalue.
     """
 
-    def __init__(self, matrix: torch.Tensor) -> None:
-        self.dtype = matrix.dtype
+    def __init__(self, matrix: torch.Tensor, dtype: torch.dtype | None = None) -> None:
+        self.dtype = dtype or matrix.dtype
         self.numel = len(matrix)
         matrix = matrix.double()
         if not torch.isfinite(matrix).all():

@@ -1,0 +1,23 @@
+"""Posterior approximations, one per file; each is a Pyro AutoGuide."""
+
+from wiu_pyro.guides.block_normal import AutoBlockNormal
+from wiu_pyro.guides.closed_form import ClosedForm, closed_form
+from wiu_pyro.guides.laplace_diagonal import AutoDiagonalLaplace
+from wiu_pyro.guides.laplace_full import AutoFullLaplace
+from wiu_pyro.guides.laplace_kfac import AutoKFACLaplace
+from wiu_pyro.guides.mean_field import AutoMeanField
+from wiu_pyro.guides.network_guide import init_to_network
+from wiu_pyro.guides.registry import by_name, known_guides
+
+__all__ = [
+    "AutoBlockNormal",
+    "AutoDiagonalLaplace",
+    "AutoFullLaplace",
+    "AutoKFACLaplace",
+    "AutoMeanField",
+    "ClosedForm",
+    "by_name",
+    "closed_form",
+    "init_to_network",
+    "known_guides",
+]

@@ -1,0 +1,279 @@
+"""Exact moments and KL of Gaussian guides, the toolkit's and Pyro's own, without a draw.
+
+A Gaussian guide is read as blocks of the flat vector of weights, each with a precision matrix. From these come marginal
+and conditional sds, and the KL of each layer's marginal from its prior. Layer KLs add up to the whole only where the
+blocks are layers; the rest stands beside them as `kl_total`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pyro.infer import autoguide
+from torch.distributions import biject_to
+
+from wiu_pyro.errors import GuideError
+from wiu_pyro.guides.block_normal import AutoBlockNormal, Block
+from wiu_pyro.guides.laplace import LaplaceGuide
+from wiu_pyro.guides.mean_field import AutoMeanField
+from wiu_pyro.linalg import (
+    DensePrecision,
+    DiagonalPrecision,
+    LowRankCovariance,
+    Precision,
+    kl_from_diagonal_normal,
+)
+from wiu_pyro.nn import Layer, ModelStructure
+
+__all__ = ["ClosedForm", "closed_form"]
+
+KL_DRAWS = 64
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """Exact moments of a Gaussian posterior.
+
+    Attributes
+    ----------
+    mean, sd, sd_conditional : dict of site to Tensor
+        In the site's shape and units; `sd` is marginal, `sd_conditional` 1/√precision.
+    layer_kl : dict of str to float
+        KL of each layer's marginal from its prior, in nats.
+    layer_kl_se : dict of str to float
+        Standard error, for layers whose prior is not Normal: there the KL comes by draws.
+    kl_total : float
+        KL of the whole posterior over the layers' weights, in nats.
+    layer_structure : dict of str to str
+        ``"mean-field"``, ``"diagonal"``, ``"kfac"``, ``"low-rank"`` or ``"full"``.
+    factorised : bool
+        Whether all weights are independent, so that `sd_conditional` equals `sd`.
+    """
+
+    mean: dict[str, torch.Tensor]
+    sd: dict[str, torch.Tensor]
+    sd_conditional: dict[str, torch.Tensor]
+    layer_kl: dict[str, float]
+    kl_total: float
+    layer_structure: dict[str, str]
+    factorised: bool
+    layer_kl_se: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Gaussian:
+    """A Gaussian guide taken apart: mean, blocks, and the places of the layers' sites in the flat vector."""
+
+    loc: torch.Tensor
+    blocks: tuple[Block, ...]
+    places: dict[str, tuple[slice, torch.Size]]
+
+
+def closed_form(guide: Any, structure: ModelStructure) -> ClosedForm | None:
+    """Return the exact moments of a Gaussian guide.
+
+    Parameters
+    ----------
+    guide : AutoGuide
+        The toolkit's, or Pyro's AutoNormal, AutoDiagonalNormal, AutoMultivariateNormal or
+        AutoLowRankMultivariateNormal.
+    structure : ModelStructure
+
+    Returns
+    -------
+    ClosedForm or None
+        None for a guide without a closed form.
+
+    Raises
+    ------
+    GuideError
+        If the guide is a Laplace guide that has only its point estimate, or has not been set up.
+    """
+    with torch.no_grad():
+        gaussian = _read(guide, structure)
+        if gaussian is None:
+            return None
+        return _moments(gaussian, structure)
+
+
+def _read(guide: Any, structure: ModelStructure) -> _Gaussian | None:
+    if isinstance(guide, LaplaceGuide | autoguide.AutoLaplaceApproximation):
+        raise GuideError(
+            f"{type(guide).__name__} is a point estimate until its curvature is known. Use the guide that "
+            "laplace_approximation(data) returns, or fit it with wiu_pyro.fit."
+        )
+    if getattr(guide, "prototype_trace", None) is None:
+        return None
+    if isinstance(guide, AutoBlockNormal):
+        places = {name: (place, shape) for name, place, shape in guide.sites()}
+        return _Gaussian(guide.loc, guide.blocks, places)
+    if isinstance(guide, autoguide.AutoNormal):
+        return _read_auto_normal(guide, structure)
+    if isinstance(guide, autoguide.AutoContinuous):
+        return _read_auto_continuous(guide, structure)
+    return None
+
+
+def _read_auto_continuous(guide: Any, structure: ModelStructure) -> _Gaussian | None:
+    places, start = {}, 0
+    for name, _ in guide.prototype_trace.iter_stochastic_nodes():
+        shape = guide._unconstrained_shapes[name]
+        places[name] = (slice(start, start + shape.numel()), shape)
+        start += shape.numel()
+    everything = torch.arange(start, device=guide.loc.device)
+    precision: Precision
+    if isinstance(guide, AutoMeanField):
+        return _Gaussian(guide.loc, _by_layer(structure, places, guide.log_scale.exp(), "mean-field"), places)
+    if isinstance(guide, autoguide.AutoDiagonalNormal):
+        return _Gaussian(guide.loc, _by_layer(structure, places, guide.scale, "mean-field"), places)
+    names = tuple(layer.name for layer in structure.layers)
+    if isinstance(guide, autoguide.AutoMultivariateNormal):
+        factor = (guide.scale[:, None] * guide.scale_tril).double()
+        precision = DensePrecision(torch.cholesky_inverse(factor), dtype=guide.loc.dtype)
+        return _Gaussian(guide.loc, (Block(names, "full", precision, everything),), places)
+    if isinstance(guide, autoguide.AutoLowRankMultivariateNormal):
+        scale = guide.scale
+        precision = LowRankCovariance(guide.cov_factor * scale[:, None], scale * scale)
+        return _Gaussian(guide.loc, (Block(names, "low-rank", precision, everything),), places)
+    return None
+
+
+def _read_auto_normal(guide: Any, structure: ModelStructure) -> _Gaussian:
+    locs, scales, places, start = [], [], {}, 0
+    for name, _ in guide.prototype_trace.iter_stochastic_nodes():
+        loc, scale = guide._get_loc_and_scale(name)
+        places[name] = (slice(start, start + loc.numel()), loc.shape)
+        start += loc.numel()
+        locs.append(loc.reshape(-1))
+        scales.append(scale.expand(loc.shape).reshape(-1))
+    return _Gaussian(torch.cat(locs), _by_layer(structure, places, torch.cat(scales), "mean-field"), places)
+
+
+def _by_layer(
+    structure: ModelStructure, places: dict[str, tuple[slice, torch.Size]], scale: torch.Tensor, name: str
+) -> tuple[Block, ...]:
+    blocks = []
+    for layer in structure.layers:
+        index = _index(layer, places, scale.device)
+        blocks.append(Block((layer.name,), name, DiagonalPrecision(scale[index].square().reciprocal()), index))
+    return tuple(blocks)
+
+
+def _index(layer: Layer, places: dict[str, tuple[slice, torch.Size]], device: torch.device) -> torch.Tensor:
+    ranges = [torch.arange(places[site][0].start, places[site][0].stop) for site in layer.sites.values()]
+    return torch.cat(ranges).to(device)
+
+
+def _moments(gaussian: _Gaussian, structure: ModelStructure) -> ClosedForm:
+    variance, conditional = torch.empty_like(gaussian.loc), torch.empty_like(gaussian.loc)
+    for block in gaussian.blocks:
+        variance[block.index] = block.precision.variance()
+        conditional[block.index] = block.precision.conditional_variance()
+    sites = [site for layer in structure.layers for site in layer.sites.values()]
+    for site in sites:
+        if not _is_real(structure, site):
+            raise GuideError(
+                f"Weights must take any real value, but the prior of '{site}' has a bounded support. "
+                "Use a prior on the whole line, such as Normal or Laplace."
+            )
+
+    def by_site(values: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {site: values[gaussian.places[site][0]].view(gaussian.places[site][1]) for site in sites}
+
+    blocks = {name: block for block in gaussian.blocks for name in block.layers}
+    kl, errors = {}, {}
+    for layer in structure.layers:
+        kl[layer.name], error = _layer_kl(gaussian, layer, structure, blocks[layer.name])
+        if error:
+            errors[layer.name] = error
+    return ClosedForm(
+        mean=by_site(gaussian.loc.detach()),
+        sd=by_site(variance.sqrt()),
+        sd_conditional=by_site(conditional.sqrt()),
+        layer_kl=kl,
+        layer_kl_se=errors,
+        kl_total=_total_kl(gaussian, structure, kl),
+        layer_structure={layer.name: blocks[layer.name].structure for layer in structure.layers},
+        factorised=all(isinstance(block.precision, DiagonalPrecision) for block in gaussian.blocks),
+    )
+
+
+def _is_real(structure: ModelStructure, site: str) -> bool:
+    return biject_to(structure.priors[site].support).bijective and not structure.priors[site].support.is_discrete and (
+        "real" in repr(structure.priors[site].support).lower()
+    )
+
+
+def _total_kl(gaussian: _Gaussian, structure: ModelStructure, layer_kl: dict[str, float]) -> float:
+    """Return the KL of the joint posterior over all layers: the layers' sum, and what one block holds between them."""
+    total = sum(layer_kl.values())
+    for block in gaussian.blocks:
+        if len(block.layers) < 2:
+            continue
+        parts = [_marginal(gaussian, block, _index(layer, gaussian.places, block.index.device))
+                 for layer in structure.layers if layer.name in block.layers]
+        joint = torch.cat([_index(layer, gaussian.places, block.index.device)
+                           for layer in structure.layers if layer.name in block.layers])
+        whole = _marginal(gaussian, block, joint)
+        # KL(joint ‖ prior) − Σ KL(marginals ‖ prior): the total correlation, Σ H(marginal) − H(joint)
+        total += float(sum(part.entropy() for part in parts) - whole.entropy())
+    return float(total)
+
+
+def _marginal(gaussian: _Gaussian, block: Block, index: torch.Tensor) -> Precision:
+    """Return the precision of the marginal over entries `index` of the flat vector, all of them within one block."""
+    if len(index) == block.precision.numel and isinstance(block.precision, DensePrecision | LowRankCovariance):
+        index = index[torch.argsort(index)]
+    position = torch.empty(len(gaussian.loc), dtype=torch.long, device=index.device)
+    position[block.index] = torch.arange(len(block.index), device=index.device)
+    return block.precision.marginal(position[index])  # type: ignore[attr-defined]
+
+
+def _layer_kl(
+    gaussian: _Gaussian, layer: Layer, structure: ModelStructure, block: Block
+) -> tuple[float, float]:
+    """Return KL of a layer's marginal from its prior and its standard error, 0 where in closed form."""
+    if len(block.layers) > 1:
+        index = _index(layer, gaussian.places, block.index.device)
+        precision = _marginal(gaussian, block, index)
+    else:
+        index, precision = block.index, block.precision
+    prior_loc, prior_scale, normal = _flat_priors(gaussian, layer, structure)
+    if normal:
+        delta = gaussian.loc[index] - prior_loc[index]
+        kl = kl_from_diagonal_normal(precision, delta, prior_precision=prior_scale[index].double() ** -2)
+        return kl.item(), 0.0
+    draws = _layer_draws(gaussian, index, precision)
+    flat = torch.zeros(KL_DRAWS, len(gaussian.loc), dtype=gaussian.loc.dtype, device=gaussian.loc.device)
+    flat[:, index] = draws
+    log_prior = torch.zeros(KL_DRAWS, dtype=torch.float64, device=flat.device)
+    for site in layer.sites.values():
+        place, shape = gaussian.places[site]
+        log_prior += structure.priors[site].log_prob(flat[:, place].view(-1, *shape)).double()
+    values = -precision.entropy() - log_prior
+    return values.mean().item(), (values.std() / KL_DRAWS**0.5).item()
+
+
+def _layer_draws(gaussian: _Gaussian, index: torch.Tensor, precision: Precision) -> torch.Tensor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        noise = torch.randn(KL_DRAWS, len(index), dtype=gaussian.loc.dtype).to(gaussian.loc.device)
+    return gaussian.loc[index] + precision.colour(noise)
+
+
+def _flat_priors(
+    gaussian: _Gaussian, layer: Layer, structure: ModelStructure
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Return prior mean and sd in the flat vector, filled for one layer, and whether all its priors are Normal."""
+    loc, scale = torch.zeros_like(gaussian.loc), torch.ones_like(gaussian.loc)
+    for site in layer.sites.values():
+        fn = structure.priors[site]
+        while hasattr(fn, "base_dist"):
+            fn = fn.base_dist
+        if type(fn).__name__ != "Normal":
+            return loc, scale, False
+        place, shape = gaussian.places[site]
+        loc[place], scale[place] = fn.loc.expand(shape).reshape(-1), fn.scale.expand(shape).reshape(-1)
+    return loc, scale, True

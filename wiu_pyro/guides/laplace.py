@@ -1,0 +1,188 @@
+"""What all Laplace guides share: a point estimate trained by SVI, then a Gaussian from the curvature around it.
+
+MacKay (1992), A Practical Bayesian Framework for Backpropagation Networks; Daxberger et al. (2021), Laplace Redux. The
+posterior precision is curvature / temperature + prior precision, the prior exactly as the model has it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from pyro.infer.autoguide.guides import AutoLaplaceApproximation
+
+from wiu_pyro.curvature import (
+    CURVATURE_KINDS,
+    CapturedBatch,
+    CurvaturePass,
+    LayerRule,
+    OutputLikelihood,
+    read,
+    refuse_training_mode,
+    rule_for,
+)
+from wiu_pyro.errors import GuideError, PriorError, near_matches
+from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.nn import Batches, as_batches, run_at, weight_module
+
+__all__ = ["LaplaceGuide"]
+
+
+class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
+    """Base of the Laplace guides: first a point estimate (MAP), then `laplace_approximation`.
+
+    Trained by `SVI` or `wiu_pyro.fit` like Pyro's `AutoLaplaceApproximation`, it is a Delta at the weights' mode.
+
+    Parameters
+    ----------
+    model : callable
+        A Pyro model whose weights have Normal priors.
+    curvature : {"ggn", "fisher_mc", "fisher_empirical"}
+        The exact generalised Gauss-Newton matrix; the Fisher by sampled labels; the empirical Fisher.
+    num_fisher_samples : int
+        Labels drawn per datum, for ``"fisher_mc"``.
+    init_loc_fn : callable, optional
+        Pyro's per-site initialisation; the network's own weights when None.
+    temperature : float
+        Multiplies the weight of the prior against the likelihood; 1 is Bayes.
+
+    Raises
+    ------
+    GuideError
+        If the curvature is unknown, or a number is not positive.
+    """
+
+    default_predictive = "linearised"
+    curvature_kinds: tuple[str, ...] = CURVATURE_KINDS
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        *,
+        curvature: str = "ggn",
+        num_fisher_samples: int = 1,
+        init_loc_fn: Callable[[dict[str, Any]], torch.Tensor] | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        if curvature not in self.curvature_kinds:
+            raise GuideError(
+                f"{type(self).__name__} has no curvature '{curvature}'. {near_matches(curvature, self.curvature_kinds)}"
+            )
+        if num_fisher_samples < 1:
+            raise GuideError(f"num_fisher_samples must be at least 1, but is {num_fisher_samples}. Pass 1 or more.")
+        super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)
+        self.curvature_kind = curvature
+        self.num_fisher_samples = num_fisher_samples
+
+    def point_estimate(self) -> dict[str, torch.Tensor]:
+        """Return the weights the guide stands at, by site, detached."""
+        return {name: value.detach() for name, value in self.unpack(self.loc).items()}
+
+    def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
+        """Return −log joint at the point estimate from one batch, in nats; the temperature multiplies the prior."""
+        self._require_fixed_priors()
+        prior_loc, prior_scale, normal = self.normal_priors()
+        log_likelihood = self.log_likelihood(self.unpack(self.loc), batch)
+        deviation = (self.loc - prior_loc) / prior_scale
+        terms = -0.5 * deviation.square() - prior_scale.log() - 0.9189385332046727  # ½ log 2π
+        log_prior = terms.sum() if normal.all() else terms[normal].sum() + self.other_log_prior(self.loc)
+        return -log_likelihood - kl_weight * self.temperature * log_prior
+
+    def laplace_approximation(self, data: Any, *labels: torch.Tensor) -> AutoBlockNormal:
+        """Return the Gaussian guide around the present point estimate.
+
+        Parameters
+        ----------
+        data : DataLoader, Dataset, tuple of tensors, or a tensor of inputs
+            The training data, gone through once.
+        *labels : Tensor
+            Labels, when `data` is a tensor of inputs.
+
+        Returns
+        -------
+        AutoBlockNormal
+            Samples weights; gives log-probabilities and exact marginal and conditional standard deviations.
+
+        Raises
+        ------
+        CurvatureError
+            If the network is in training mode, no data came through a layer, or the curvature cannot be used.
+        PriorError
+            If a weight's prior is not Normal, or one this structure cannot take.
+        ModelError
+            If a layer's type is not covered.
+        """
+        batches = as_batches((data, *labels) if labels else data)
+        self.setup(batches)
+        self._require_fixed_priors()
+        root = weight_module(self.model)
+        if root is not None:
+            refuse_training_mode(root)
+        batch = next(iter(batches))
+        posterior = AutoBlockNormal(self, point_sites=self.structure.other_sites, batch=batch)
+        self._require_normal_priors(posterior)
+        posterior.blocks, posterior.curvature = self._blocks(posterior, batches)
+        return posterior
+
+    @abstractmethod
+    def _blocks(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[tuple[Block, ...], CurvatureRecord]:
+        """Go through the data and return the blocks of the posterior."""
+
+    def _require_fixed_priors(self) -> None:
+        if not self.fixed_priors:
+            raise PriorError(
+                "A Laplace guide needs priors that depend on nothing else, but a prior of this model depends on another "
+                "site or on a learned parameter. Fix the prior, or use mean-field VI."
+            )
+
+    def _require_normal_priors(self, posterior: AutoBlockNormal) -> None:
+        for name, place, _ in posterior.sites():
+            if not posterior.normal_priors()[2][place].all():
+                kind = type(posterior.prototype_trace.nodes[name]["fn"]).__name__
+                raise PriorError(
+                    f"A Laplace guide needs Normal priors on the weights, but site '{name}' has a {kind}. "
+                    "Use wiu_pyro.nn.Normal or FanInNormal there, or mean-field VI, which takes any prior."
+                )
+
+    def _rules(self) -> dict[str, LayerRule]:
+        return {layer.name: rule_for(layer.name, layer.module, layer.shapes) for layer in self.structure.layers}
+
+    def _captured(
+        self, batches: Batches, counter: list[int], rules: dict[str, LayerRule]
+    ) -> Iterator[CapturedBatch]:
+        """Yield what each batch shows of the layers; `counter[0]` grows by the data seen."""
+        weights = {name: value.clone().requires_grad_() for name, value in self.point_estimate().items()}
+        for name in self.structure.other_sites:
+            weights[name].requires_grad_(False)
+        generator = torch.Generator(device=self.loc.device).manual_seed(0)
+
+        def forward(batch: tuple[torch.Tensor, ...]) -> OutputLikelihood:
+            counter[0] += len(batch[0])
+            trace, _ = run_at(self.model, weights, batch)
+            return read(trace.nodes[self.structure.observed]["fn"])
+
+        def columns(likelihood: OutputLikelihood, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            return likelihood.columns(
+                self.curvature_kind,
+                labels=batch[1] if len(batch) > 1 else None,
+                num_samples=self.num_fisher_samples,
+                generator=generator,
+            )
+
+        modules = {name: rule.module for name, rule in rules.items()}
+        yield from CurvaturePass(forward, modules).run(batches, columns)
+
+    def _record(self, num_seen: int) -> CurvatureRecord:
+        scale = self.structure.num_data / num_seen / self.temperature
+        return CurvatureRecord(self.curvature_kind, self.structure.num_data, num_seen, scale)
+
+
+def layer_index(posterior: AutoBlockNormal, rule: LayerRule, sites: dict[str, str]) -> torch.Tensor:
+    """Return where a layer's parameters stand in the flat vector, in the rule's order, shape (numel,)."""
+    places = {name: (place, shape) for name, place, shape in posterior.sites()}
+    positions = torch.arange(posterior.latent_dim, device=posterior.loc.device)
+    values = {parameter: positions[places[site][0]].view(places[site][1]) for parameter, site in sites.items()}
+    return rule.join(values)

@@ -1,0 +1,100 @@
+"""Full Laplace: one Gaussian over all weights of a small network, from the whole GGN or Hessian."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from wiu_pyro.curvature import CURVATURE_KINDS, FullCurvature, hessian
+from wiu_pyro.errors import CostError, CurvatureError
+from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.laplace import LaplaceGuide, layer_index
+from wiu_pyro.linalg import DensePrecision
+from wiu_pyro.nn import Batches, run_at
+
+__all__ = ["AutoFullLaplace"]
+
+MAX_BYTES = 4 * 2**30
+
+
+class AutoFullLaplace(LaplaceGuide):
+    """Laplace approximation with a full precision matrix, for networks of up to about ten thousand weights.
+
+    ``curvature="hessian"`` takes the exact Hessian and any layer; where it is not positive definite at the point
+    estimate, the error says so. Other parameters and errors are those of `LaplaceGuide`.
+
+    Parameters
+    ----------
+    model : callable
+        A Pyro model whose weights have Normal priors.
+    curvature : {"ggn", "fisher_mc", "fisher_empirical", "hessian"}
+    max_bytes : int
+        Memory the float64 matrices (precision, factor, covariance) may take.
+    **options
+        As for `LaplaceGuide`.
+    """
+
+    cli_name = "laplace-full"
+    structure_name = "full"
+    curvature_kinds = (*CURVATURE_KINDS, "hessian")
+
+    def __init__(self, model: Any, *, curvature: str = "ggn", max_bytes: int = MAX_BYTES, **options: Any) -> None:
+        super().__init__(model, curvature=curvature, **options)
+        self.max_bytes = max_bytes
+
+    def _blocks(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[tuple[Block, ...], CurvatureRecord]:
+        self._refuse_cost(posterior.latent_dim)
+        prior_precision = posterior.normal_priors()[1].double().square().reciprocal()
+        if self.curvature_kind == "hessian":
+            matrix, seen = self._hessian(posterior, batches)
+            rules, index = {}, torch.arange(posterior.latent_dim, device=posterior.loc.device)
+        else:
+            rules = self._rules()
+            full, counter = FullCurvature(rules), [0]
+            for captured in self._captured(batches, counter, rules):
+                full.update(captured)
+            matrix, seen = full.matrix, counter[0]
+            layers = self.structure.layers
+            index = torch.cat([layer_index(posterior, rules[layer.name], layer.sites) for layer in layers])
+        record = self._record(seen)
+        matrix = matrix * record.scale
+        matrix.diagonal().add_(prior_precision[index])
+        try:
+            precision = DensePrecision(matrix, dtype=posterior.loc.dtype)
+        except CurvatureError as error:
+            raise CurvatureError(f"{error} (The gradient's norm is {self._gradient_norm(batches):.2g}.)") from None
+        names = tuple(layer.name for layer in self.structure.layers)
+        return (Block(names, "full", precision, index, rules),), record
+
+    def _refuse_cost(self, num_weights: int) -> None:
+        needed = 3 * 8 * num_weights**2
+        if needed > self.max_bytes:
+            raise CostError(
+                f"A full Laplace approximation of {num_weights:,} weights needs {needed / 2**30:,.1f} GiB, more than the "
+                f"{self.max_bytes / 2**30:,.1f} GiB allowed. Use AutoKFACLaplace, or raise max_bytes."
+            )
+
+    def _hessian(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[torch.Tensor, int]:
+        point = self.point_estimate()
+        weights = {name: point[name].clone().requires_grad_() for name, *_ in posterior.sites()}
+        fixed = {name: point[name] for name in posterior.point_sites}
+        seen = 0
+
+        def loss(batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            nonlocal seen
+            seen += len(batch[0])
+            trace, _ = run_at(self.model, {**weights, **fixed}, batch)
+            node = trace.nodes[self.structure.observed]
+            return -node["fn"].log_prob(node["value"]).sum()
+
+        return hessian(loss, batches, list(weights.values())), seen
+
+    def _gradient_norm(self, batches: Batches) -> float:
+        total = torch.zeros_like(self.loc)
+        count = 0
+        for batch in batches:
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(self.negative_elbo(*batch), [self.loc])
+            total, count = total + gradient * len(batch[0]), count + len(batch[0])
+        return (total / count).norm().item()

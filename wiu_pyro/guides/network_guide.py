@@ -1,0 +1,224 @@
+"""What all guides of the toolkit share: a flat vector of weights, a start at the network's own, a direct objective.
+
+Subclasses stay ordinary Pyro AutoGuides: `SVI`, `Predictive` and `poutine` work on them. The direct objective
+`negative_elbo` is what `wiu_pyro.fit` uses instead of `SVI`: the same expectation, without the overhead per site.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.infer.autoguide.guides import AutoContinuous
+from pyro.infer.autoguide.initialization import InitMessenger
+from torch.distributions import biject_to
+
+from wiu_pyro.errors import GuideError
+from wiu_pyro.nn import ModelStructure, as_batches, inspect_model, run_at, weight_module
+
+__all__ = ["NetworkGuide", "init_to_network"]
+
+
+def init_to_network(model: Callable[..., Any]) -> Callable[[dict[str, Any]], torch.Tensor]:
+    """Return a Pyro ``init_loc_fn`` that starts each site at the network's own weight.
+
+    A site without a weight in the network (a `PyroSample` put in its place) starts at a draw from
+    Normal(prior mean, min(prior sd, fan_in^-1/2)): zeros, Pyro's default for a Normal prior, are a saddle point of a
+    network; a site that is no weight starts at its prior's median.
+
+    Parameters
+    ----------
+    model : callable
+        A Pyro model. For Pyro's own guides: ``AutoNormal(model, init_loc_fn=init_to_network(model))``.
+
+    Returns
+    -------
+    callable
+        Maps a Pyro site to its initial value.
+    """
+    root = weight_module(model)
+
+    def init(site: dict[str, Any]) -> torch.Tensor:
+        own = {} if root is None else {**dict(root.named_parameters()), **dict(root.named_buffers())}
+        fn = site["fn"]
+        if site["name"] in own and own[site["name"]].shape == fn.shape():
+            return own[site["name"]].detach().clone()
+        if not fn.shape():
+            return torch.stack([fn.sample() for _ in range(15)]).median(0).values
+        fan_in = torch.Size(fn.shape()[1:]).numel()
+        return fn.mean + torch.minimum(fn.stddev, torch.tensor(fan_in**-0.5)) * torch.randn(fn.shape())
+
+    return init
+
+
+class NetworkGuide(AutoContinuous):
+    """Base of the toolkit's guides: a Gaussian over one flat vector of all weights.
+
+    Parameters
+    ----------
+    model : callable
+        A Pyro model: `BayesianNetwork`, or any with weights as sample sites and one observed site.
+    init_loc_fn : callable, optional
+        Pyro's per-site initialisation; `init_to_network` when None.
+    temperature : float
+        Multiplies the weight of the KL from the prior; 1 is Bayes, below 1 a "cold" posterior.
+
+    Raises
+    ------
+    GuideError
+        If the temperature is not positive.
+    """
+
+    cli_name: ClassVar[str] = ""
+    structure_name: ClassVar[str] = ""
+    default_predictive: ClassVar[str] = "sampled"
+    trained_by: ClassVar[str] = "svi"
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        *,
+        init_loc_fn: Callable[[dict[str, Any]], torch.Tensor] | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise GuideError(f"The temperature must be positive, but is {temperature}. 1 is Bayes' rule.")
+        super().__init__(model)
+        self._model = (model,)
+        self._init_loc_fn = init_loc_fn or init_to_network(model)
+        self.temperature = temperature
+        self.structure: ModelStructure | None = None
+
+    def setup(self, data: Any) -> None:
+        """Look at the model with one batch of `data` and make the guide's parameters, unless that is done.
+
+        Parameters
+        ----------
+        data : DataLoader, Dataset or tuple of tensors
+            Labels included.
+        """
+        if self.prototype_trace is None:
+            self._setup_prototype(*next(iter(as_batches(data))))
+
+    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+        model = self.model
+        self.structure = inspect_model(model, *args)
+        self._model = (InitMessenger(self._init_loc_fn)(self._visible_model()),)
+        super()._setup_prototype(*args, **kwargs)
+        self._model = (model,)
+        self.fixed_priors = self._priors_are_fixed(args)
+
+    def _priors_are_fixed(self, batch: tuple[torch.Tensor, ...]) -> bool:
+        """Return whether no prior depends on another site or on a learned parameter."""
+        values = {
+            name: node["value"].detach().clone().requires_grad_()
+            for name, node in self.prototype_trace.iter_stochastic_nodes()
+        }
+        with torch.enable_grad(), poutine.block():
+            trace, _ = run_at(self.model, values, batch)
+        bases = [_base(trace.nodes[name]["fn"]) for name in values]
+        settings = [getattr(base, name) for base in bases for name in getattr(base, "arg_constraints", {})]
+        return not any(isinstance(value, torch.Tensor) and value.requires_grad for value in settings)
+
+    def _visible_model(self) -> Callable[..., Any]:
+        """Return the part of the model this guide approximates; by default all of it."""
+        return self.model
+
+    def sites(self) -> list[tuple[str, slice, torch.Size]]:
+        """Return name, place in the flat vector, and shape of each site, in the flat vector's order."""
+        if self.prototype_trace is None:
+            raise GuideError(
+                f"{type(self).__name__} has not seen any data yet. Fit it, or call guide.setup(data) with one batch."
+            )
+        found, start = [], 0
+        for name, _ in self.prototype_trace.iter_stochastic_nodes():
+            shape = self._unconstrained_shapes[name]
+            found.append((name, slice(start, start + shape.numel()), shape))
+            start += shape.numel()
+        return found
+
+    def unpack(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Take a flat vector of shape (latent_dim,) apart into the value of each site."""
+        nodes = self.prototype_trace.nodes
+        return {
+            name: biject_to(nodes[name]["fn"].support)(flat[place].view(shape)) for name, place, shape in self.sites()
+        }
+
+    def pack(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Put the value of each site into a flat vector of shape (latent_dim,), unconstrained."""
+        nodes = self.prototype_trace.nodes
+        for name, _, _ in self.sites():
+            if name not in values:
+                raise GuideError(f"A value for each site is needed, but '{name}' is missing. Give all sites' values.")
+        return torch.cat([biject_to(nodes[name]["fn"].support).inv(values[name]).reshape(-1) for name, *_ in self.sites()])
+
+    def start_at(self, values: dict[str, torch.Tensor]) -> None:
+        """Move the guide's centre to given weights.
+
+        Parameters
+        ----------
+        values : dict of site to Tensor
+            A value for each site, in the site's own shape.
+        """
+        with torch.no_grad():
+            self.loc.copy_(self.pack({name: value.to(self.loc.device) for name, value in values.items()}))
+
+    def log_likelihood(self, weights: dict[str, torch.Tensor], batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Return the log-likelihood of a batch at given weights, scaled to the whole data, in nats."""
+        trace, _ = run_at(self.model, weights, batch)
+        node = trace.nodes[self.structure.observed]
+        return (node["fn"].log_prob(node["value"]) * node["scale"]).sum()
+
+    def normal_priors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return prior mean, prior sd and whether the prior is Normal, for each entry of the flat vector."""
+        cached = self.__dict__.get("_prior_cache")
+        if cached is None or cached[0].device != self.loc.device:
+            cached = self.__dict__["_prior_cache"] = self._read_priors()
+        return cached
+
+    def _read_priors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        locs, scales, normal = [], [], []
+        for name, _, shape in self.sites():
+            base = _base(self.prototype_trace.nodes[name]["fn"])
+            is_normal = type(base).__name__ == "Normal"
+            like = self.loc.new_zeros(shape)
+            locs.append((base.loc + like).reshape(-1) if is_normal else like.reshape(-1))
+            scales.append((base.scale + like).reshape(-1) if is_normal else (like + 1).reshape(-1))
+            normal.append(torch.full((shape.numel(),), is_normal, device=like.device))
+        return torch.cat(locs), torch.cat(scales), torch.cat(normal)
+
+    def other_log_prior(self, flat: torch.Tensor) -> torch.Tensor:
+        """Return the log prior of the sites without a Normal prior at a flat vector, on the unconstrained scale."""
+        total = flat.new_zeros(())
+        for name, place, shape in self.sites():
+            fn = self.prototype_trace.nodes[name]["fn"]
+            if type(_base(fn)).__name__ == "Normal":
+                continue
+            transform = biject_to(fn.support)
+            free = flat[place].view(shape)
+            value = transform(free)
+            total = total + fn.log_prob(value).sum() + transform.log_abs_det_jacobian(free, value).sum()
+        return total
+
+    def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
+        """Return an unbiased estimate of −ELBO over the whole data from one batch, in nats."""
+        raise NotImplementedError
+
+    def log_prob(self, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return log q of a draw, on the unconstrained scale, a float64 scalar in nats."""
+        raise NotImplementedError
+
+
+def _base(distribution: dist.Distribution) -> dist.Distribution:
+    while hasattr(distribution, "base_dist") and not isinstance(distribution, dist.TransformedDistribution):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def visible(model: Callable[..., Any], hidden: tuple[str, ...]) -> Callable[..., Any]:
+    """Return a model whose sites in `hidden` are not seen from outside."""
+    return poutine.block(model, hide=list(hidden)) if hidden else model

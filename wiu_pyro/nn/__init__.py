@@ -1,0 +1,23 @@
+"""Networks as Pyro models: priors, likelihoods, and what a model consists of."""
+
+from wiu_pyro.nn.batches import Batches, as_batches
+from wiu_pyro.nn.network import BayesianNetwork
+from wiu_pyro.nn.priors import FanInNormal, Laplace, Normal, Prior, ScaleMixtureNormal
+from wiu_pyro.nn.structure import Layer, ModelStructure, describe_prior, inspect_model, run_at, weight_module
+
+__all__ = [
+    "Batches",
+    "BayesianNetwork",
+    "FanInNormal",
+    "Laplace",
+    "Layer",
+    "ModelStructure",
+    "Normal",
+    "Prior",
+    "ScaleMixtureNormal",
+    "as_batches",
+    "describe_prior",
+    "inspect_model",
+    "run_at",
+    "weight_module",
+]

@@ -1,0 +1,141 @@
+"""Data as batches: a DataLoader, a Dataset or a tuple of tensors, all read the same way, again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from wiu_pyro.errors import DataError
+
+__all__ = ["Batches", "as_batches"]
+
+Batch = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of data that can be iterated over any number of times.
+
+    Attributes
+    ----------
+    source : DataLoader or tuple of Tensor
+    batch_size : int
+        Used for tensors; a DataLoader brings its own.
+    generator : Generator or None
+        Shuffles tensors anew in each pass when given; None keeps their order.
+    device : device or None
+        Where batches are moved.
+    """
+
+    source: Any
+    batch_size: int
+    generator: torch.Generator | None = None
+    device: torch.device | None = None
+
+    def __len__(self) -> int:
+        if isinstance(self.source, tuple):
+            return -(-len(self.source[0]) // self.batch_size)
+        return len(self.source)
+
+    @property
+    def num_data(self) -> int | None:
+        """Number of data in one pass; None where the source does not say."""
+        if isinstance(self.source, tuple):
+            return len(self.source[0])
+        dataset = getattr(self.source, "dataset", None)
+        if dataset is None or isinstance(dataset, IterableDataset):
+            return None
+        return (len(dataset) // self.source.batch_size * self.source.batch_size) if self._drops else len(dataset)
+
+    @property
+    def _drops(self) -> bool:
+        return bool(getattr(self.source, "drop_last", False) and self.source.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        found = False
+        for batch in self._batches():
+            found = True
+            yield tuple(part if self.device is None else part.to(self.device, non_blocking=True) for part in batch)
+        if not found:
+            raise DataError("Data are needed, but there is not a single batch. Check the Dataset or DataLoader.")
+
+    def _batches(self) -> Iterator[Batch]:
+        if not isinstance(self.source, tuple):
+            for batch in self.source:
+                yield tuple(batch) if isinstance(batch, list | tuple) else (batch,)
+            return
+        num = len(self.source[0])
+        order = None if self.generator is None else torch.randperm(num, generator=self.generator)
+        for start in range(0, num, self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            index = rows if order is None else order[rows].to(self.source[0].device)
+            yield tuple(part[index] for part in self.source)
+
+
+def as_batches(
+    data: Any,
+    *,
+    batch_size: int = 512,
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+) -> Batches:
+    """Read any form of data as batches.
+
+    Parameters
+    ----------
+    data : DataLoader, Dataset, tensor or tuple of tensors, or Batches
+        Tensors share their first dim, the data.
+    batch_size : int
+        For tensors and Datasets.
+    generator : Generator, optional
+        Shuffle in each pass.
+    device : device, optional
+        Where batches are moved.
+
+    Returns
+    -------
+    Batches
+
+    Raises
+    ------
+    DataError
+        If the data are of another kind, empty, of different lengths, or the batch size is not positive.
+    """
+    if batch_size < 1:
+        raise DataError(f"batch_size must be at least 1, but is {batch_size}. Pass for example 128.")
+    if isinstance(data, Batches):
+        return Batches(data.source, data.batch_size, generator, device)
+    if isinstance(data, torch.Tensor):
+        data = (data,)
+    if isinstance(data, list | tuple) and data and all(isinstance(part, torch.Tensor) for part in data):
+        _check_tensors(tuple(data))
+        return Batches(tuple(data), batch_size, generator, device)
+    if isinstance(data, DataLoader):
+        return Batches(data, batch_size, None, device)
+    if isinstance(data, Dataset):
+        if not isinstance(data, IterableDataset) and len(data) == 0:
+            raise DataError("The Dataset is empty; at least one datum is needed.")
+        if type(data).__name__ == "TensorDataset":
+            return as_batches(tuple(data.tensors), batch_size=batch_size, generator=generator, device=device)
+        shuffle = generator is not None and not isinstance(data, IterableDataset)
+        loader = DataLoader(data, batch_size=batch_size, shuffle=shuffle, generator=generator)
+        return Batches(loader, batch_size, None, device)
+    raise DataError(
+        f"Data must be a DataLoader, a Dataset or tensors (x, y), but are a {type(data).__name__}. "
+        "Pass for example (images, labels)."
+    )
+
+
+def _check_tensors(tensors: Batch) -> None:
+    lengths = {len(part) if part.dim() else 0 for part in tensors}
+    if len(lengths) > 1:
+        raise DataError(
+            f"Inputs and labels must be as many, but have {', '.join(str(len(part)) for part in tensors)} rows. "
+            "Pair each input with its label."
+        )
+    if lengths == {0}:
+        raise DataError("At least one datum is needed, but the tensors are empty. Pass (images, labels).")

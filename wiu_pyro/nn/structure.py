@@ -1,0 +1,241 @@
+"""What a Pyro model consists of: its layers and their sites, priors, the observed site, the number of data.
+
+Works on `BayesianNetwork` and on any Pyro model whose weights are sample sites named after module attributes, such as a
+`PyroModule` with `PyroSample` weights. One run of the model on one batch tells all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import unwrap
+from torch import nn
+
+from wiu_pyro.curvature import OutputLikelihood, read
+from wiu_pyro.errors import LikelihoodError, ModelError
+from wiu_pyro.nn.network import BayesianNetwork
+
+__all__ = ["Layer", "ModelStructure", "describe_prior", "inspect_model", "run_at", "weight_module"]
+
+ROOT_LAYER = "net"  # the name of a network that is itself a single layer and has no path
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: a module with at least one sampled parameter.
+
+    Attributes
+    ----------
+    name : str
+        Dotted path of the module (``"features.0"``); the site's own name for a weight that belongs to no submodule.
+    module_type : str
+        For example ``"Linear"``.
+    sites : dict of str to str
+        Site of each sampled parameter, by the parameter's name: ``{"weight": "fc1.weight"}``.
+    shapes : dict of str to tuple of int
+        Shape of each sampled parameter.
+    depth : int
+        Place in the order in which the model samples its layers, from 0.
+    module : Module or None
+    """
+
+    name: str
+    module_type: str
+    sites: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+    depth: int
+    module: nn.Module | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def num_weights(self) -> int:
+        """Number of sampled weights, biases included."""
+        return sum(torch.Size(shape).numel() for shape in self.shapes.values())
+
+
+@dataclass(frozen=True)
+class ModelStructure:
+    """A model taken apart.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+    other_sites : tuple of str
+        Scalar latent sites that are no layer's, such as ``"noise_scale"``.
+    priors : dict of str to Distribution
+        Prior of each latent site.
+    observed : str
+        Name of the observed site.
+    likelihood : str
+        ``"categorical"``, ``"bernoulli"``, ``"normal"`` or ``"other"``.
+    num_outputs : int
+        Outputs per datum; 0 for another likelihood.
+    num_data : float
+        Number of data the model's plate scales to.
+    not_covered : tuple of str
+        Parameters without a prior: point estimates.
+    """
+
+    layers: tuple[Layer, ...]
+    other_sites: tuple[str, ...]
+    priors: dict[str, dist.Distribution]
+    observed: str
+    likelihood: str
+    num_outputs: int
+    num_data: float
+    not_covered: tuple[str, ...] = ()
+
+    @property
+    def parameter_sites(self) -> dict[str, tuple[str, str]]:
+        """Layer and parameter name of each weight site."""
+        return {site: (layer.name, name) for layer in self.layers for name, site in layer.sites.items()}
+
+
+def weight_module(model: Callable[..., Any]) -> nn.Module | None:
+    """Return the module whose attribute paths are the names of the sites: ``model.net``, or the model itself."""
+    model = unwrap(model)
+    if isinstance(model, BayesianNetwork):
+        return model.net
+    return model if isinstance(model, nn.Module) else None
+
+
+def run_at(
+    model: Callable[..., Any], weights: Mapping[str, torch.Tensor], batch: tuple[torch.Tensor, ...]
+) -> tuple[poutine.Trace, Any]:
+    """Run a model at given weights.
+
+    Parameters
+    ----------
+    model : callable
+        A Pyro model.
+    weights : mapping of site to Tensor
+    batch : tuple of Tensor
+        What the model is called with.
+
+    Returns
+    -------
+    trace : Trace
+        Holds the observed site under its name; log-probabilities are not yet computed.
+    output
+        What the model returned.
+    """
+    # sites of the model keep their values; a trace outside sees them as observed
+    with poutine.trace() as handler, poutine.condition(data=dict(weights)):
+        output = model(*batch)
+    return handler.trace, output
+
+
+def inspect_model(model: Callable[..., Any], *batch: torch.Tensor) -> ModelStructure:
+    """Run a model once and take it apart.
+
+    Parameters
+    ----------
+    model : callable
+        A Pyro model; wrappers put around it by guides are looked through.
+    *batch : Tensor
+        One batch, labels included: the model is called as ``model(*batch)``.
+
+    Returns
+    -------
+    ModelStructure
+
+    Raises
+    ------
+    ModelError
+        If there is not exactly one observed site, no latent site, or a site has no continuous support.
+    """
+    model = unwrap(model)
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
+        trace = poutine.trace(model).get_trace(*batch)
+    observed = [name for name in trace.observation_nodes if not _is_subsample(trace.nodes[name])]
+    if len(observed) != 1:
+        raise ModelError(
+            f"The model needs exactly one observed site, but has {len(observed)} ({', '.join(observed) or 'none'}). "
+            "Call it with inputs and labels, and pass the labels as obs= to one pyro.sample."
+        )
+    latent = {name: trace.nodes[name]["fn"] for name in trace.stochastic_nodes if not _is_subsample(trace.nodes[name])}
+    if not latent:
+        raise ModelError(
+            "The model samples no weights. Give its weights priors: wiu_pyro.nn.BayesianNetwork(net), or PyroSample."
+        )
+    node = trace.nodes[observed[0]]
+    kind, outputs = _likelihood(node["fn"])
+    layers, others = _layers(model, trace, list(latent))
+    return ModelStructure(
+        layers=layers,
+        other_sites=others,
+        priors=latent,
+        observed=observed[0],
+        likelihood=kind,
+        num_outputs=outputs,
+        num_data=float(node["scale"]) * len(batch[0]),
+        not_covered=_not_covered(model, latent),
+    )
+
+
+def _is_subsample(node: Mapping[str, Any]) -> bool:
+    return type(node["fn"]).__name__ == "_Subsample"
+
+
+def _likelihood(distribution: dist.Distribution) -> tuple[str, int]:
+    try:
+        likelihood: OutputLikelihood = read(distribution)
+    except LikelihoodError:
+        return "other", 0
+    return likelihood.kind, likelihood.output.shape[-1]
+
+
+def _layers(
+    model: Callable[..., Any], trace: poutine.Trace, latent: list[str]
+) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
+    root = weight_module(model)
+    modules = dict(root.named_modules()) if root is not None else {}
+    sites: dict[str, dict[str, str]] = {}
+    others: list[str] = []
+    for name in latent:
+        path, _, parameter = name.rpartition(".")
+        shape = trace.nodes[name]["value"].shape
+        if not path and parameter in ("weight", "bias") and root is not None:
+            path = ROOT_LAYER
+        elif not path and not shape:
+            others.append(name)
+            continue
+        elif not path:
+            path, parameter = name, "weight"
+        sites.setdefault(path, {})[parameter] = name
+    layers = []
+    for depth, (path, found) in enumerate(sites.items()):
+        module = root if path == ROOT_LAYER and path not in modules else modules.get(path)
+        shapes = {parameter: tuple(trace.nodes[site]["value"].shape) for parameter, site in found.items()}
+        kind = _module_type(module)
+        layers.append(Layer(path, kind, found, shapes, depth, module))
+    return tuple(layers), tuple(others)
+
+
+def _module_type(module: nn.Module | None) -> str:
+    if module is None:
+        return "parameter"
+    return type(module).__name__.removeprefix("Pyro")
+
+
+def _not_covered(model: Callable[..., Any], latent: Mapping[str, Any]) -> tuple[str, ...]:
+    root = weight_module(model)
+    return () if root is None else tuple(name for name, _ in root.named_parameters() if name not in latent)
+
+
+def describe_prior(distribution: dist.Distribution) -> str:
+    """Return a prior as a short formula, for tables: ``"Normal(0, 0.1)"`` where constant."""
+    while hasattr(distribution, "base_dist") and not isinstance(distribution, dist.TransformedDistribution):
+        distribution = distribution.base_dist
+    kind = type(distribution).__name__
+    if isinstance(distribution, dist.Normal | dist.Laplace):
+        loc, scale = distribution.loc, distribution.scale
+        if (loc == loc.flatten()[0]).all() and (scale == scale.flatten()[0]).all():
+            return f"{kind}({loc.flatten()[0].item():.4g}, {scale.flatten()[0].item():.4g})"
+        return f"{kind}(loc and scale differ between weights)"
+    return kind
+
