@@ -33,9 +33,7 @@ AllColumns = Annotated[bool, typer.Option("--all", help="Print every column of t
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A posterior that wiu wrote, for example kfac.nc.")]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(
-        help="Where data by name lie or are put.", envvar="WIU_DATA", show_default="the data set's own default"
-    ),
+    typer.Option(help="Where data by name lie or are put.", show_default="WIU_DATA, else the user's cache"),
 ]
 
 
@@ -235,9 +233,9 @@ def report(
 
     wiu report runs/digits_mlp-digits
     """
-    from wiu_pyro.report import write_report
+    from wiu_pyro.cli.reading import show_report
 
-    print(write_report(folder))
+    show_report(folder)
 
 
 @models_app.command("list")
@@ -251,20 +249,18 @@ def models_list(as_json: AsJson = False, debug: Debug = False) -> None:
 @models_app.command("copy")
 def models_copy(
     name: Annotated[str, typer.Argument(help="Name of a shipped model (wiu models list).")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to put it.", show_default="./<name>.py")
-    ] = None,
+    folder: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to put it.")] = Path(),
     debug: Debug = False,
 ) -> None:
     """Copy a shipped model script, to make one's own from it.
 
     [bold]Example[/bold]
 
-    wiu models copy mnist_mlp -o my_network.py
+    wiu models copy mnist_mlp --to my_project
     """
     from wiu_pyro.cli.shipped import copy_model
 
-    copy_model(name, output=output)
+    copy_model(name, folder=folder)
 
 
 @data_app.command("list")

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from wiu_pyro.report.answer import answer, rank_agreement
+from wiu_pyro.report.posterior import Posterior, convergence_sentence
+
+LAYERS = ("fc1", "fc2", "out")
+
+
+def posterior(name, contraction, *, conditional=None, converged="yes", **attrs):
+    table = xr.Dataset(
+        {"contraction": ("layer", list(contraction))}, coords={"layer": list(LAYERS[: len(contraction)])}
+    )
+    if conditional is not None:
+        table["conditional_contraction"] = ("layer", list(conditional))
+    return Posterior(name, None, {"converged": converged, "temperature": 1.0} | attrs, table)
+
+
+def test_headline_names_the_layer_with_least_contraction_when_all_agree():
+    said = answer([posterior("mean-field", [0.2, 0.5, 0.9]), posterior("laplace-diag", [0.3, 0.4, 0.8])])
+    assert "'fc1'" in said.headline
+    assert "(mean-field, laplace-diag)" in said.headline
+    assert "They agree on the ranking from most to least determined: 'out' > 'fc2' > 'fc1'" in said.text
+
+
+def test_disagreement_names_the_pair_of_layers_and_each_posteriors_choice():
+    said = answer([posterior("mean-field", [0.2, 0.5, 0.9]), posterior("laplace-diag", [0.6, 0.5, 0.9])])
+    assert "depends on the posterior asked" in said.headline
+    assert "'fc2' by laplace-diag" in said.headline
+    assert "do not agree" in said.text
+    assert "'fc1' against 'fc2'" in said.text
+
+
+def test_differences_below_a_hundredth_are_ties_and_no_disagreement():
+    sentence = rank_agreement([posterior("a", [0.500, 0.505, 0.9]), posterior("b", [0.505, 0.500, 0.9])])
+    assert sentence.startswith("They agree")
+
+
+def test_a_posterior_with_correlations_is_ranked_by_its_conditional_contraction():
+    kfac = posterior("laplace-kfac", [0.3, 0.2, 0.1], conditional=[0.2, 0.5, 0.9])
+    assert "They agree" in rank_agreement([posterior("laplace-diag", [0.2, 0.5, 0.9]), kfac])
+
+
+def test_an_unconverged_posterior_is_left_out_of_the_ranking_and_said_to_be():
+    said = answer(
+        [posterior("mean-field", [0.9, 0.5, 0.1], converged="no"), posterior("laplace-diag", [0.2, 0.5, 0.9])]
+    )
+    assert said.headline.count("'fc1'") == 1
+    assert "do not agree" not in said.text
+    assert any("Not converged: mean-field" in caveat and "left out" in caveat for caveat in said.caveats)
+
+
+def test_when_nothing_converged_the_ranking_is_called_provisional():
+    said = answer([posterior("mean-field", [0.9, 0.5, 0.1], converged="no")])
+    assert any("provisional" in caveat for caveat in said.caveats)
+
+
+def test_layers_kept_as_point_estimates_are_not_ranked():
+    said = answer([posterior("laplace-kfac", [np.nan, 0.5, 0.9])])
+    assert "'fc2'" in said.headline
+
+
+def test_only_point_estimates_give_no_ranking():
+    assert "nothing" not in answer([posterior("a", [np.nan, np.nan])]).headline
+    assert "point estimates" in answer([posterior("a", [np.nan, np.nan])]).headline
+
+
+def test_one_layer_gives_no_ranking():
+    assert "nothing to rank" in answer([posterior("a", [0.4])]).headline
+
+
+def test_no_posterior_gives_no_answer():
+    assert answer([]).headline == "There is no posterior to answer from."
+
+
+def test_a_tempered_posterior_and_uncovered_weights_are_caveats():
+    said = answer([posterior("a", [0.4, 0.5], temperature=0.1, not_covered="bn.weight")])
+    assert any("T = 0.1" in caveat for caveat in said.caveats)
+    assert any("bn.weight" in caveat for caveat in said.caveats)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "sentence"),
+    [
+        ({"converged": "yes", "convergence_detail": "-ELBO changed by 0.1 %"}, "Converged: -ELBO changed by 0.1 %."),
+        (
+            {"converged": "no", "convergence_change": 0.08, "convergence_threshold": 0.01},
+            "Not converged: −ELBO changed by 8.00 % over the last tenth of the epochs (limit 1.00 %).",
+        ),
+        ({"converged": "not assessed", "convergence_change": float("nan")}, "Convergence not assessed."),
+    ],
+)
+def test_convergence_is_said_with_the_figure_it_rests_on(attrs, sentence):
+    assert convergence_sentence(attrs) == sentence

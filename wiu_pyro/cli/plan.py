@@ -1,0 +1,193 @@
+"""Everything `wiu run` can check before it trains: script, data, network, guides, device and folder."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wiu_pyro.cli.console import say
+from wiu_pyro.cli.outputs import claim
+from wiu_pyro.cli.settings import RunSettings
+from wiu_pyro.errors import DataError, DeviceError, ModelError, WiuError
+from wiu_pyro.report.folder import RunFolder
+
+__all__ = ["DEFAULT_EPOCHS", "Plan", "prepare"]
+
+DEFAULT_EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run whose every part is loaded and checked.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        With nothing left open: data, epochs and device are what will be used.
+    folder : RunFolder
+    script : ModelScript
+    model : PyroModule
+        The network as a Pyro model, at its first weights.
+    guides : dict of str to type
+        Guide classes by command-line name, in the order they are fitted.
+    train, test : ImageData
+    """
+
+    settings: RunSettings
+    folder: RunFolder
+    script: Any
+    model: Any
+    guides: dict[str, type]
+    train: Any
+    test: Any
+
+    @property
+    def script_sha256(self) -> str:
+        """Hash of the model script's text."""
+        return hashlib.sha256(self.script.path.read_bytes()).hexdigest()
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide the figures: those a resumed run must share."""
+        settings = self.settings
+        return {
+            "model": self.script.name,
+            "script_sha256": self.script_sha256,
+            "data": self.train.name,
+            "num_train": len(self.train),
+            "epochs": settings.epochs,
+            "seed": settings.seed,
+            "device": settings.device,
+            "num_samples": settings.num_samples,
+            "batch_size": settings.batch_size,
+        }
+
+    def described(self) -> dict[str, Any]:
+        """Return what `run.json` says of model and data."""
+        train = self.train
+        return {
+            "model": {"name": self.script.name, "sha256": self.script_sha256},
+            "data": {
+                "name": train.name,
+                "num_train": len(train),
+                "num_test": len(self.test),
+                "num_classes": train.num_classes,
+                "class_names": list(train.class_names),
+                "image_shape": [train.in_channels, *train.image_size],
+                "scaling": train.scaling,
+            },
+        }
+
+
+def prepare(settings: RunSettings) -> Plan:
+    """Load and check all that a run needs; nothing is written but a probe of the folder.
+
+    Parameters
+    ----------
+    settings : RunSettings
+
+    Returns
+    -------
+    Plan
+
+    Notes
+    -----
+    Anything that would make the run fail later is an error here: `DataError`, `ModelError`, `GuideError`,
+    `DeviceError`, `OutputError`.
+    """
+    from wiu_pyro import guides
+    from wiu_pyro.nn.scripts import load_model_script
+
+    chosen = {name: guides.by_name(name) for name in settings.guides}
+    script = load_model_script(settings.model)
+    settings = _completed(settings, script)
+    folder = RunFolder(settings.out or Path("runs") / f"{script.name}-{Path(settings.data).stem}")
+    claim(folder, settings)
+    train, test = _load_data(settings)
+    model = _build(script, train, seed=settings.seed)
+    _check_output(model, train)
+    return Plan(settings, folder, script, model, chosen, train, test)
+
+
+def _completed(settings: RunSettings, script: Any) -> RunSettings:
+    """Fill in what the user left open."""
+    data = settings.data or script.data
+    if not data:
+        raise DataError(
+            f"Data are needed, but neither --data was given nor does {script.name} define DATA. "
+            "For example --data mnist (wiu data list), or a folder of images."
+        )
+    epochs = settings.epochs or script.epochs or DEFAULT_EPOCHS
+    return replace(settings, data=str(data), epochs=epochs, device=_device(settings.device))
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"--device must be auto, cpu or cuda, got '{name}'. Use --device auto for what is there.")
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise DeviceError("--device cuda needs a CUDA device, but torch finds none. Use --device cpu or auto.")
+    return ("cuda" if there else "cpu") if name == "auto" else name
+
+
+def _load_data(settings: RunSettings) -> tuple[Any, Any]:
+    from wiu_pyro import datasets
+
+    say(f"Loading {settings.data} ...")
+    parts = {}
+    for split in ("train", "test"):
+        parts[split] = datasets.load(settings.data, split=split, root=settings.data_root)
+        _check_finite(parts[split], split)
+    return parts["train"], parts["test"]
+
+
+def _check_finite(data: Any, split: str) -> None:
+    finite = data.images.isfinite().flatten(1).all(dim=1)  # (num_images,)
+    if not bool(finite.all()):
+        first = int((~finite).nonzero()[0])
+        raise DataError(
+            f"Finite pixel values are needed, but {int((~finite).sum())} of {len(data)} {split} images hold NaN or "
+            f"infinity (the first is number {first}). Remove or repair them."
+        )
+
+
+def _build(script: Any, train: Any, *, seed: int) -> Any:
+    """Return the network as a Pyro model; the seed decides its first weights."""
+    import pyro
+
+    pyro.set_rng_seed(seed)
+    model = script.build(train.num_classes, train.in_channels, train.image_size)
+    model.num_data = len(train)
+    return model
+
+
+def _check_output(model: Any, train: Any) -> None:
+    """Run two images through the network, and refuse an output that does not fit the classes."""
+    import torch
+    from pyro import poutine
+
+    images = train.images[:2]
+    try:
+        with torch.no_grad(), poutine.block():
+            output = model(images)
+    except WiuError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"The network must take images of shape {tuple(images.shape)}, but it raised {type(error).__name__}: "
+            f"{error}. Build it from the in_channels and image_size that build() is given."
+        ) from error
+    likelihood = getattr(model, "likelihood", "categorical")
+    wanted = 1 if likelihood == "bernoulli" else train.num_classes
+    got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    fits = isinstance(output, torch.Tensor) and (
+        output.shape == (len(images), wanted) or (wanted == 1 and output.shape == (len(images),))
+    )
+    if likelihood in ("categorical", "bernoulli") and not fits:
+        raise ModelError(
+            f"The network's output must have shape ({len(images)}, {wanted}) for {len(images)} images and "
+            f"{train.num_classes} classes, got {got}. End the network in num_classes outputs."
+        )

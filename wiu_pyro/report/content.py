@@ -1,0 +1,89 @@
+"""What a page is made of: sections that hold facts, tables, figures and code, all ready to be shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Alert", "Code", "Figure", "FigureGroup", "Section", "Table"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of finished cells; the first cell of a row names it, columns in `words` hold text."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture inside the page (`source` is a data URI), its size in CSS pixels, and its caption."""
+
+    source: str
+    caption: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class FigureGroup:
+    """Figures under one heading."""
+
+    title: str
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to copy, under a heading."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Alert:
+    """What a reader must see first."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page; what it does not have stays empty and is not shown.
+
+    Parameters
+    ----------
+    id : str
+        Anchor.
+    title : str
+        Heading.
+    intro, closing : tuple of str
+        Paragraphs before and after the rest.
+    facts : tuple of (str, str)
+        Short label and value, shown as a grid.
+    tables : tuple of Table
+    terms : tuple of (str, str)
+        Words and what they mean.
+    figure_groups : tuple of FigureGroup
+    code : tuple of Code
+    """
+
+    id: str
+    title: str
+    intro: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    tables: tuple[Table, ...] = ()
+    terms: tuple[tuple[str, str], ...] = ()
+    figure_groups: tuple[FigureGroup, ...] = ()
+    code: tuple[Code, ...] = ()
+    closing: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show."""
+        return not (self.intro or self.facts or self.tables or self.figure_groups or self.code or self.closing)

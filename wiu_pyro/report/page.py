@@ -1,0 +1,136 @@
+"""The page itself: all sections put together, rendered by the template, written in one move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from wiu_pyro.report.answer import answer
+from wiu_pyro.report.content import Alert, Section
+from wiu_pyro.report.figures import figure_section
+from wiu_pyro.report.folder import RunFolder, written_aside
+from wiu_pyro.report.layer_section import layer_section
+from wiu_pyro.report.posterior import Posterior, convergence_sentence
+from wiu_pyro.report.prediction import declined_section, prediction_section
+from wiu_pyro.report.setup import convergence_section, coverage_section, reproduce_section, setup_section
+
+__all__ = ["render", "write_report"]
+
+
+def write_report(folder: Path, posteriors: Sequence[Posterior], *, missing: Mapping[str, str] | None = None) -> Path:
+    """Write ``DIR/report.html``: one file with everything in it.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of a run, with its ``run.json``.
+    posteriors : sequence of Posterior
+        Those that could be read, in the order they are to be shown.
+    missing : mapping of str to str, optional
+        Posteriors that were asked for and are not there, with the reason.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    See Also
+    --------
+    RunFolder.read_record : Refuses a folder that holds no run.
+    """
+    run = RunFolder(Path(folder))
+    text = render(posteriors, run.read_record(), missing=missing)
+    with written_aside(run.page) as aside:
+        aside.write_text(text, encoding="utf-8")
+    return run.page
+
+
+def render(
+    posteriors: Sequence[Posterior], record: Mapping[str, Any], *, missing: Mapping[str, str] | None = None
+) -> str:
+    """Return the page as HTML.
+
+    Parameters
+    ----------
+    posteriors : sequence of Posterior
+        May be empty: the page then says what is missing.
+    record : mapping
+        Content of ``run.json``; what it lacks is left out.
+    missing : mapping of str to str, optional
+        Reason by posterior.
+
+    Returns
+    -------
+    str
+    """
+    missing = dict(missing or {})
+    environment = Environment(
+        loader=PackageLoader("wiu_pyro.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    heading, subtitle = _titles(posteriors, record)
+    return environment.get_template("report.html.jinja").render(
+        title=f"{heading} · where is the uncertainty?",
+        heading=heading,
+        subtitle=subtitle,
+        style=Markup(files("wiu_pyro.report").joinpath("templates/report.css").read_text(encoding="utf-8")),
+        version=_version(),
+        written_at=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+        answer=answer(posteriors),
+        alerts=_alerts(posteriors, record, missing),
+        sections=[Section("answer", "The answer"), *_sections(posteriors, record, missing)],
+    )
+
+
+def _version() -> str:
+    try:
+        return version("wiu_pyro")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _titles(posteriors: Sequence[Posterior], record: Mapping[str, Any]) -> tuple[str, str]:
+    attrs = posteriors[0].attrs if posteriors else {}
+    model = record.get("model", {}).get("name") or attrs.get("model_name") or "A network"
+    data = record.get("data", {}).get("name") or attrs.get("data_name") or "its data"
+    names = [posterior.name for posterior in posteriors]
+    if not names:
+        return f"{model} on {data}", "No posterior of this run can be read."
+    number = "One posterior" if len(names) == 1 else f"{len(names)} posteriors"
+    return f"{model} on {data}", f"{number} over the network's weights: {', '.join(names)}."
+
+
+def _alerts(posteriors: Sequence[Posterior], record: Mapping[str, Any], missing: Mapping[str, str]) -> list[Alert]:
+    alerts = [
+        Alert(
+            f"{posterior.name}:",
+            f"{convergence_sentence(posterior.attrs)} Its uncertainties show a stage of training: do not rely on them. "
+            "Train longer with --epochs.",
+        )
+        for posterior in posteriors
+        if posterior.converged == "no"
+    ]
+    alerts += [Alert(f"{name} is missing:", reason) for name, reason in missing.items()]
+    if not record.get("finished", True):
+        alerts.append(Alert("The run was cut off.", "Go on with it: the same command with --resume."))
+    return alerts
+
+
+def _sections(posteriors: Sequence[Posterior], record: Mapping[str, Any], missing: Mapping[str, str]) -> list[Section]:
+    sections = [setup_section(posteriors, record)]
+    if posteriors:
+        sections += [
+            layer_section(posteriors),
+            figure_section(posteriors),
+            prediction_section(posteriors),
+            declined_section(posteriors),
+            convergence_section(posteriors),
+        ]
+    sections += [coverage_section(posteriors, missing), reproduce_section(posteriors, record)]
+    return [section for section in sections if not section.empty]

@@ -1,0 +1,93 @@
+"""One posterior of a run as the page needs it: its attributes, its layer table, and how far it can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from wiu_pyro import diagnostics, schema
+from wiu_pyro.report.numbers import percent
+
+__all__ = ["Posterior", "convergence_sentence"]
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What is known of one posterior.
+
+    Parameters
+    ----------
+    name : str
+        Its command-line name, for example "laplace-kfac".
+    idata : InferenceData or DataTree
+    attrs : dict
+        The canonical attributes (those of group ``posterior``).
+    table : Dataset, dims (layer) or (chain, layer)
+        The layer table, as `diagnostics.layer_uncertainty` gives it.
+    """
+
+    name: str
+    idata: Any
+    attrs: dict[str, Any]
+    table: xr.Dataset
+
+    @classmethod
+    def read(cls, name: str, idata: Any) -> Posterior:
+        """Return the posterior of a loaded file, with its layer table computed."""
+        return cls(name, idata, schema.attrs(idata), diagnostics.layer_uncertainty(idata))
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers, in the order data flows through them."""
+        return [str(layer) for layer in self.table["layer"].values]
+
+    @property
+    def converged(self) -> str:
+        """Whether the fit had converged: "yes", "no" or "not assessed"."""
+        return str(self.attrs.get("converged", "not assessed"))
+
+    def column(self, name: str) -> np.ndarray:
+        """Return one column of the layer table, averaged over chains (layer,)."""
+        values = self.table[name]
+        return (values.mean("chain") if "chain" in values.dims else values).values
+
+    @property
+    def like_with_like(self) -> np.ndarray:
+        """Contraction by the conditional sd (layer,): what a factorised posterior's contraction may stand beside."""
+        contraction = self.column("contraction")
+        if "conditional_contraction" not in self.table:
+            return contraction
+        conditional = self.column("conditional_contraction")
+        return np.where(np.isfinite(conditional), conditional, contraction)
+
+    @property
+    def predictive_groups(self) -> list[str]:
+        """The predictives in the file, that which the posterior uses by default first."""
+        found = [name for name in schema.groups(self.idata) if name.startswith("predictive_")]
+        default = f"predictive_{self.attrs.get('prediction_default', '')}"
+        return sorted(found, key=lambda name: (name != default, name))
+
+
+def convergence_sentence(attrs: dict[str, Any]) -> str:
+    """Say whether a fit had converged and on which figure that rests.
+
+    Parameters
+    ----------
+    attrs : dict
+        The canonical attributes of the posterior.
+
+    Returns
+    -------
+    str
+    """
+    converged = str(attrs.get("converged", "not assessed"))
+    detail = str(attrs.get("convergence_detail", "")).rstrip(".")
+    change, threshold = attrs.get("convergence_change"), attrs.get("convergence_threshold")
+    if not detail and isinstance(change, float) and np.isfinite(change):
+        limit = f" (limit {percent(threshold, 2)})" if threshold is not None else ""
+        detail = f"−ELBO changed by {percent(change, 2)} over the last tenth of the epochs{limit}"
+    opening = {"yes": "Converged", "no": "Not converged"}.get(converged, "Convergence not assessed")
+    return f"{opening}: {detail}." if detail else f"{opening}."

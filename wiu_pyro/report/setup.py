@@ -1,0 +1,170 @@
+"""What was fitted on what, whether it had converged, what was not covered, and how to get the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wiu_pyro.report.content import Code, Section, Table
+from wiu_pyro.report.numbers import MISSING, bytes_in_words, number, percent, seconds_in_words
+from wiu_pyro.report.posterior import Posterior, convergence_sentence
+
+__all__ = ["convergence_section", "coverage_section", "reproduce_section", "setup_section"]
+
+Record = Mapping[str, Any]
+
+
+def setup_section(posteriors: Sequence[Posterior], record: Record) -> Section:
+    """Return what was fitted on what."""
+    attrs = posteriors[0].attrs if posteriors else {}
+    data, model = record.get("data", {}), record.get("model", {})
+    facts = [
+        ("Network", _text(model.get("name") or attrs.get("model_name"))),
+        ("Weights with a posterior", _total_weights(posteriors)),
+        ("Data", _text(data.get("name") or attrs.get("data_name"))),
+        ("Training images", _text(data.get("num_train") or attrs.get("num_data"))),
+        ("Test images", _text(data.get("num_test"))),
+        ("Classes", _text(data.get("num_classes"))),
+        ("Image", _image(data.get("image_shape"))),
+        ("Input scaling", _text(attrs.get("input_scaling"))),
+        ("Prior", _text(attrs.get("prior"))),
+        ("Likelihood", _text(attrs.get("likelihood"))),
+        ("Seed", _text(attrs.get("seed"))),
+        ("Device", _text(record.get("device"))),
+        ("Time for all of it", seconds_in_words(record.get("seconds"))),
+        ("Peak memory", bytes_in_words(record.get("peak_memory_bytes"))),
+    ]
+    shown = tuple((label, value) for label, value in facts if value != MISSING)
+    tables = (_posterior_table(posteriors, record),) if posteriors else ()
+    return Section("setup", "What was fitted on what", facts=shown, tables=tables)
+
+
+def _text(value: Any) -> str:
+    return MISSING if value in (None, "") else number(value)
+
+
+def _total_weights(posteriors: Sequence[Posterior]) -> str:
+    return number(int(posteriors[0].column("num_weights").sum())) if posteriors else MISSING
+
+
+def _image(shape: Sequence[int] | None) -> str:
+    if not shape or len(shape) != 3:
+        return MISSING
+    channels, height, width = shape
+    return f"{height} × {width}, {channels} channel{'s' if channels > 1 else ''}"
+
+
+def _posterior_table(posteriors: Sequence[Posterior], record: Record) -> Table:
+    columns = ("posterior", "guide", "structure", "curvature", "T", "draws kept", "fit", "export", "file")
+    rows = []
+    for posterior in posteriors:
+        entry, attrs = record.get("posteriors", {}).get(posterior.name, {}), posterior.attrs
+        rows.append(
+            (
+                posterior.name,
+                _text(attrs.get("guide")),
+                _text(attrs.get("structure")),
+                _text(attrs.get("curvature")),
+                _text(attrs.get("temperature")),
+                number(posterior.idata["posterior"].sizes.get("draw", 0)),
+                seconds_in_words(entry.get("fit_seconds")),
+                seconds_in_words(entry.get("export_seconds")),
+                bytes_in_words(entry.get("bytes")),
+            )
+        )
+    notes = (_start_note(record),) if _start_note(record) else ()
+    return Table("The posteriors", columns, tuple(rows), notes, words=columns[1:4])
+
+
+def _start_note(record: Record) -> str:
+    point = record.get("point_estimate", {})
+    if not point:
+        return ""
+    epochs = f"{point['epochs']} epochs, " if point.get("epochs") else ""
+    return (
+        f"All start from one point estimate of the weights ({epochs}{seconds_in_words(point.get('fit_seconds'))}), "
+        "so that they differ by how they describe the uncertainty, not by where training ended."
+    )
+
+
+def convergence_section(posteriors: Sequence[Posterior]) -> Section:
+    """Return whether each fit had converged, with the figure that rests on."""
+    terms = tuple((posterior.name, convergence_sentence(posterior.attrs)) for posterior in posteriors)
+    closing = (
+        "A fit counts as converged when −ELBO changed by less than 1 % over the last tenth of the epochs, with the KL "
+        "at full weight. For a Laplace posterior the fit is that of the point estimate it is built around.",
+    )
+    return Section(
+        "convergence", "Had the fits converged?", tables=(_convergence_table(posteriors, terms),), closing=closing
+    )
+
+
+def _convergence_table(posteriors: Sequence[Posterior], sentences: Sequence[tuple[str, str]]) -> Table:
+    rows = tuple(
+        (
+            posterior.name,
+            {"yes": "yes", "no": "NO"}.get(posterior.converged, "not assessed"),
+            percent(posterior.attrs.get("convergence_change"), 2),
+            percent(posterior.attrs.get("convergence_threshold"), 2),
+            sentence,
+        )
+        for posterior, (_, sentence) in zip(posteriors, sentences, strict=True)
+    )
+    return Table(
+        "Convergence", ("posterior", "converged", "change of −ELBO", "limit", "in words"), rows, words=("in words",)
+    )
+
+
+def coverage_section(posteriors: Sequence[Posterior], missing: Mapping[str, str]) -> Section:
+    """Return what no posterior covers, and which posteriors are missing altogether."""
+    lines = [f"{name}: {reason}" for name, reason in missing.items()]
+    for posterior in posteriors:
+        text = str(posterior.attrs.get("not_covered", ""))
+        lines.append(f"{posterior.name}: {text or 'every weight that has a prior is covered.'}")
+    structures = tuple(
+        (layer, *(_structure(posterior, layer) for posterior in posteriors)) for layer in _all_layers(posteriors)
+    )
+    names = tuple(posterior.name for posterior in posteriors)
+    table = Table("Structure used for each layer", ("layer", *names), structures, words=names)
+    return Section("coverage", "What was not covered", intro=tuple(lines), tables=(table,) if structures else ())
+
+
+def _all_layers(posteriors: Sequence[Posterior]) -> list[str]:
+    return list(dict.fromkeys(layer for posterior in posteriors for layer in posterior.layers))
+
+
+def _structure(posterior: Posterior, layer: str) -> str:
+    layers = posterior.idata["layers"]
+    if "structure" not in layers or layer not in posterior.layers:
+        return MISSING
+    return str(layers["structure"].sel(layer=layer).values)
+
+
+def reproduce_section(posteriors: Sequence[Posterior], record: Record) -> Section:
+    """Return the command, the seed, the versions and the hash of the model script."""
+    attrs = posteriors[0].attrs if posteriors else {}
+    versions = record.get("versions") or {
+        name.removesuffix("_version"): value for name, value in attrs.items() if name.endswith("_version")
+    }
+    facts = [(name, str(value)) for name, value in versions.items()]
+    facts.append(("seed", _text(record.get("settings", {}).get("seed", attrs.get("seed")))))
+    sha = record.get("model", {}).get("sha256")
+    closing = (f"Model script: SHA-256 {sha}.",) if sha else ()
+    code = (Code("The same run again", str(record["command"])),) if record.get("command") else ()
+    if record.get("python_example"):
+        code += (Code("The same posterior in Python", str(record["python_example"])),)
+    code += tuple(Code(title, text) for title, text in _look_further(posteriors))
+    return Section("reproduce", "How to reproduce it", code=code, facts=tuple(facts), closing=closing)
+
+
+def _look_further(posteriors: Sequence[Posterior]) -> list[tuple[str, str]]:
+    if not posteriors:
+        return []
+    posterior = posteriors[-1]
+    layer = posterior.layers[0]
+    lines = [
+        "import arviz as az, wiu_pyro as wiu",
+        f'idata = wiu.load("posteriors/{posterior.name}.nc")',
+        f'az.summary(idata, group="layer_{layer}")',
+    ]
+    return [("Look further, from this folder", "\n".join(lines))]
