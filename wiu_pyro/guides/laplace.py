@@ -6,6 +6,7 @@ posterior precision is curvature / temperature + prior precision, the prior exac
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,6 +30,8 @@ from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.nn import Batches, as_batches, run_at, weight_module
 
 __all__ = ["LaplaceGuide"]
+
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
@@ -87,9 +90,14 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         prior_loc, prior_scale, normal = self.normal_priors()
         log_likelihood = self.log_likelihood(self.unpack(self.loc), batch)
         deviation = (self.loc - prior_loc) / prior_scale
-        terms = -0.5 * deviation.square() - prior_scale.log() - 0.9189385332046727  # ½ log 2π
+        terms = -0.5 * deviation.square() - prior_scale.log() - HALF_LOG_TWO_PI
         log_prior = terms.sum() if normal.all() else terms[normal].sum() + self.other_log_prior(self.loc)
         return -log_likelihood - kl_weight * self.temperature * log_prior
+
+    def loss_offset(self) -> float:
+        """Return the normalising constant of the Normal priors, which shifts −log joint and depends on units."""
+        _, prior_scale, normal = self.normal_priors()
+        return self.temperature * (prior_scale[normal].log().sum().item() + int(normal.sum()) * HALF_LOG_TWO_PI)
 
     def laplace_approximation(self, data: Any, *labels: torch.Tensor) -> AutoBlockNormal:
         """Return the Gaussian guide around the present point estimate.

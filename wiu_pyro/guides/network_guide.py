@@ -6,6 +6,7 @@ Subclasses stay ordinary Pyro AutoGuides: `SVI`, `Predictive` and `poutine` work
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -21,6 +22,8 @@ from wiu_pyro.errors import GuideError
 from wiu_pyro.nn import ModelStructure, as_batches, inspect_model, run_at, weight_module
 
 __all__ = ["NetworkGuide", "init_to_network"]
+
+_INSTANCES: dict[str, itertools.count[int]] = {}
 
 
 def init_to_network(model: Callable[..., Any]) -> Callable[[dict[str, Any]], torch.Tensor]:
@@ -88,6 +91,9 @@ class NetworkGuide(AutoContinuous):
         if not (math.isfinite(temperature) and temperature > 0):
             raise GuideError(f"The temperature must be positive, but is {temperature}. 1 is Bayes' rule.")
         super().__init__(model)
+        count = next(_INSTANCES.setdefault(type(self).__name__, itertools.count(1)))
+        if count > 1:  # Pyro's parameters go by name: two guides of a class must not share theirs
+            self._pyro_name = f"{type(self).__name__}_{count}"
         self._model = (model,)
         self._init_loc_fn = init_loc_fn or init_to_network(model)
         self.temperature = temperature
@@ -207,6 +213,10 @@ class NetworkGuide(AutoContinuous):
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
         """Return an unbiased estimate of −ELBO over the whole data from one batch, in nats."""
         raise NotImplementedError
+
+    def loss_offset(self) -> float:
+        """Return the part of −ELBO that no weight can change, in nats: relative changes are taken without it."""
+        return 0.0
 
     def log_prob(self, weights: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return log q of a draw, on the unconstrained scale, a float64 scalar in nats."""

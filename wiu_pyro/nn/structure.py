@@ -6,7 +6,8 @@ Works on `BayesianNetwork` and on any Pyro model whose weights are sample sites 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,7 +150,7 @@ def inspect_model(model: Callable[..., Any], *batch: torch.Tensor) -> ModelStruc
         If there is not exactly one observed site, no latent site, or a site has no continuous support.
     """
     model = unwrap(model)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block(), _evaluation_mode(model):
         trace = poutine.trace(model).get_trace(*batch)
     observed = [name for name in trace.observation_nodes if not _is_subsample(trace.nodes[name])]
     if len(observed) != 1:
@@ -175,6 +176,19 @@ def inspect_model(model: Callable[..., Any], *batch: torch.Tensor) -> ModelStruc
         num_data=float(node["scale"]) * len(batch[0]),
         not_covered=_not_covered(model, latent),
     )
+
+
+@contextmanager
+def _evaluation_mode(model: Callable[..., Any]) -> Iterator[None]:
+    """Keep dropout and running statistics still while looking at a model."""
+    modules = [] if not isinstance(model, nn.Module) else [one for one in model.modules() if one.training]
+    for module in modules:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.training = True
 
 
 def _is_subsample(node: Mapping[str, Any]) -> bool:

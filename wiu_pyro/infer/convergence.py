@@ -1,0 +1,87 @@
+"""Whether a fit has converged, judged from its losses alone.
+
+A schedule that lets the learning rate fall to zero flattens any loss curve, converged or not. So two stretches are
+looked at: the last tenth of the epochs, and the last tenth of the epochs run at the full learning rate. A fit counts as
+converged only if −ELBO changed by less than the threshold over both, with all of the KL's weight on. The change is that
+of the mean over the tenth from the mean over the tenth before, for the loss of one epoch is noisy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["THRESHOLD", "Convergence", "assess"]
+
+THRESHOLD = 0.01
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """The verdict on a fit, with the figure it rests on.
+
+    Attributes
+    ----------
+    converged : bool or None
+        None where it was not assessed: fewer than 10 epochs, none at all, or a loss that is not finite.
+    change : float
+        The larger of the two relative changes of −ELBO; NaN where not assessed.
+    threshold : float
+    detail : str
+        One sentence.
+    """
+
+    converged: bool | None
+    change: float
+    threshold: float
+    detail: str
+
+
+def assess(losses: Sequence[float], *, full_rate_epochs: int | None = None, threshold: float = THRESHOLD) -> Convergence:
+    """Judge whether a fit has converged.
+
+    Parameters
+    ----------
+    losses : sequence of float
+        −ELBO per epoch, in nats, summed over the data.
+    full_rate_epochs : int, optional
+        How many of the first epochs ran at the full learning rate with all KL weight on; all of them when None.
+    threshold : float
+        Largest relative change that counts as none.
+
+    Returns
+    -------
+    Convergence
+
+    Examples
+    --------
+    >>> assess([100.0] * 20).converged
+    True
+    >>> assess([2.0**-epoch for epoch in range(20)]).converged
+    False
+    """
+    epochs = len(losses)
+    if epochs < 10:
+        reason = "no training" if epochs == 0 else f"only {epochs} epochs, at least 10 are needed"
+        return Convergence(None, math.nan, threshold, f"Convergence was not assessed: {reason}.")
+    stretches = {"last": losses, "full-rate": losses[: full_rate_epochs or epochs]}
+    changes = {name: _change(values, max(1, epochs // 10)) for name, values in stretches.items() if len(values) > 1}
+    worst = max(changes, key=lambda name: changes[name])
+    where = "all epochs" if worst == "last" else "the epochs at the full learning rate"
+    converged = changes[worst] < threshold
+    detail = (
+        f"−ELBO changed by {100 * changes[worst]:.2f} % over the last tenth of {where} "
+        f"({'below' if converged else 'not below'} {100 * threshold:g} %)."
+    )
+    return Convergence(converged, changes[worst], threshold, detail)
+
+
+def _change(losses: Sequence[float], window: int) -> float:
+    """Return the relative change between the means of the last two windows; infinite where a loss is not finite."""
+    window = min(window, len(losses) // 2)
+    first = math.fsum(losses[-2 * window : -window]) / window
+    last = math.fsum(losses[-window:]) / window
+    if not (math.isfinite(first) and math.isfinite(last)):
+        return math.inf
+    return abs(last - first) / max(abs(last), 1e-12)

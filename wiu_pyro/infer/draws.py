@@ -1,0 +1,54 @@
+"""Draws of all weights from a guide, one at a time, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+
+from wiu_pyro.errors import GuideError
+from wiu_pyro.guides.network_guide import NetworkGuide
+
+__all__ = ["draw_weights"]
+
+
+def draw_weights(
+    fit: Any, *, num_samples: int, seed: int = 0, batch: tuple[torch.Tensor, ...] = ()
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield draws of the weights; the same seed gives the same draws, however often they are asked for.
+
+    Parameters
+    ----------
+    fit : Fit or AutoGuide
+    num_samples : int
+        Number of draws, at least 1.
+    seed : int
+    batch : tuple of Tensor
+        Only for a guide that has not seen data yet.
+
+    Yields
+    ------
+    dict of site to Tensor
+        One value for each site, in the site's shape.
+
+    Raises
+    ------
+    GuideError
+        If `num_samples` is not positive.
+    """
+    if num_samples < 1:
+        raise GuideError(f"num_samples must be at least 1, but is {num_samples}. Pass for example 200.")
+    guide = getattr(fit, "guide", fit)
+    own = isinstance(guide, NetworkGuide)
+    for index in range(num_samples):
+        with torch.random.fork_rng(), torch.no_grad(), poutine.block():
+            torch.manual_seed(seed * 1_000_003 + index)
+            if own:
+                yield_values = guide(*batch)
+            else:  # Pyro's parameters go by name in one store; keep this guide's apart
+                with pyro.get_param_store().scope():
+                    yield_values = guide(*batch)
+        yield {name: value.detach() for name, value in yield_values.items() if not name.startswith("_")}
