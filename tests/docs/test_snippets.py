@@ -1,0 +1,53 @@
+"""The examples of the page Extending do what the page says."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.synthetic import synthetic
+from wiu_pyro import schema
+from wiu_pyro.errors import SchemaError
+from wiu_pyro.export import container
+
+SNIPPETS = Path(__file__).parents[2] / "docs" / "snippets"
+
+
+@pytest.fixture(scope="module")
+def undecided_signs():
+    return runpy.run_path(str(SNIPPETS / "new_diagnostic.py"))["undecided_signs"]
+
+
+def test_every_snippet_is_shown_on_the_page():
+    page = (SNIPPETS.parent / "extending.rst").read_text()
+    assert all(f"snippets/{path.name}" in page for path in SNIPPETS.glob("*.py"))
+
+
+def test_new_diagnostic_counts_draws_on_the_other_side_of_zero(undecided_signs):
+    idata = synthetic(num_chains=2).idata
+    result = undecided_signs(idata, level=0.3)["undecided"]
+    assert result.dims == ("chain", "layer")
+    assert result["layer"].values.tolist() == ["fc1", "fc2", "out"]
+    moments = schema.dataset(idata, "moments_fc1")
+    mean, sd = moments["mean"].values[1], moments["sd"].values[1]
+    draws = mean + sd * np.random.default_rng(0).standard_normal((20_000, *mean.shape))
+    other_sign = (np.sign(draws) != np.sign(mean)).mean(0)
+    sure = np.abs(other_sign - 0.3) > 4 * np.sqrt(0.3 * 0.7 / 20_000)  # not within the draws' own noise of the level
+    share = (other_sign >= 0.3).mean()
+    assert result.values[1, 0] == pytest.approx(share, abs=(~sure).mean())
+
+
+def test_new_diagnostic_finds_every_sign_undecided_under_the_prior(undecided_signs):
+    idata = synthetic().idata
+    groups = {name: schema.dataset(idata, name) for name in schema.groups(idata)}
+    for layer in schema.layer_names(idata):
+        moments = groups[schema.moments_group(layer)]
+        groups[schema.moments_group(layer)] = moments.assign(mean=moments["mean"] * 0)
+    assert (undecided_signs(container.build(groups))["undecided"] == 1).all()
+
+
+@pytest.mark.parametrize("level", [0, 0.6])
+def test_new_diagnostic_refuses_a_level_outside_its_range(undecided_signs, level):
+    with pytest.raises(SchemaError, match="level above 0 and at most 0.5"):
+        undecided_signs(synthetic().idata, level=level)
