@@ -1,0 +1,39 @@
+"""Figures of what the diagnostics computed: one plot per file, drawn with matplotlib, never shown, never saved.
+
+Every plot takes a posterior (or the diagnostic's table) and gives back matplotlib's `Axes`, or a `Figure` where it has
+several panels. `KINDS` names those that draw a single posterior, for ``wiu plot FILE KIND``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from wiu_pyro.plots.compare_layers import compare_layers
+from wiu_pyro.plots.declined_images import declined_images
+from wiu_pyro.plots.input_map import input_map
+from wiu_pyro.plots.layer_uncertainty import layer_uncertainty
+from wiu_pyro.plots.loss import loss
+from wiu_pyro.plots.reliability import reliability
+from wiu_pyro.plots.risk_coverage import risk_coverage
+from wiu_pyro.plots.weight_heatmap import weight_heatmap
+
+__all__ = [
+    "KINDS",
+    "compare_layers",
+    "declined_images",
+    "input_map",
+    "layer_uncertainty",
+    "loss",
+    "reliability",
+    "risk_coverage",
+    "weight_heatmap",
+]
+
+KINDS: dict[str, Callable[..., Any]] = {
+    "layer-uncertainty": layer_uncertainty,
+    "weight-heatmap": weight_heatmap,
+    "input-map": input_map,
+    "loss": loss,
+    "reliability": reliability,
+    "risk-coverage": risk_coverage,
+    "declined-images": declined_images,
+}

@@ -1,0 +1,105 @@
+"""The distribution of each metric over the weights, layer under layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from wiu_pyro.diagnostics import weight_distribution
+from wiu_pyro.errors import DataError
+from wiu_pyro.plots.style import GREY, as_table, chains, colours, new_axes, note_convergence, tidy
+
+__all__ = ["layer_uncertainty"]
+
+PANELS = ("sd_to_prior", "contraction", "signal_to_noise")
+HEIGHT = 0.82
+ROW = 0.5
+PAPER = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
+
+
+def layer_uncertainty(source: Any, metric: str | None = None, *, ax: Axes | None = None) -> Figure | Axes:
+    """Draw how a metric is distributed over the weights of each layer, one ridge a layer, the first layer on top.
+
+    Each ridge is scaled to its own peak. Under it the bar spans 5 to 95 % of the weights, the dot is the median.
+    Several chains are drawn over each other.
+
+    Parameters
+    ----------
+    source : InferenceData, DataTree or Dataset
+        A posterior, or what `wiu_pyro.diagnostics.weight_distribution` returned (then its metric is drawn).
+    metric : str, optional
+        As in `weight_distribution`; all of sd / prior sd, contraction and signal-to-noise, if not given.
+    ax : Axes, optional
+        Where to draw; needs one `metric`.
+
+    Returns
+    -------
+    Figure or Axes
+        A figure of three panels, or the axes of the one metric.
+
+    Raises
+    ------
+    DataError
+        If `ax` is given without a metric.
+    """
+    if isinstance(source, xr.Dataset) or metric is not None:
+        table = as_table(source, weight_distribution, **({"metric": metric} if metric else {}))
+        fresh = new_axes(ax, (6, 1.2 + ROW * table.sizes["layer"]))
+        _panel(fresh, table, names=True)
+        note_convergence(fresh, table.attrs)
+        return fresh
+    if ax is not None:
+        raise DataError(
+            "One pair of axes holds one metric, but none was named. Pass metric='sd_to_prior', for example."
+        )
+    tables = [weight_distribution(source, name) for name in PANELS]
+    size = (10, 1.3 + ROW * tables[0].sizes["layer"])
+    figure, axes = plt.subplots(1, len(PANELS), figsize=size, layout="constrained", sharey=True)
+    for panel, table in zip(axes, tables, strict=True):
+        _panel(panel, table, names=panel is axes[0])
+    note_convergence(axes[-1], tables[0].attrs)
+    return figure
+
+
+def _panel(ax: Axes, table: xr.Dataset, *, names: bool) -> None:
+    layers = [str(name) for name in table["layer"].values]
+    colour = colours(layers)
+    left, right = table["left"].values, table["right"].values
+    edges = np.append(left, right[-1])
+    several = chains(table)
+    for place, layer in enumerate(layers):
+        base = len(layers) - 1 - place
+        peak = max(float(one["density"].sel(layer=layer).max()) for one in several) or 1.0
+        for one in several:
+            row = one.sel(layer=layer)
+            heights = base + HEIGHT * row["density"].values / peak
+            alpha = 0.75 if len(several) == 1 else 0.25
+            ax.stairs(
+                heights, edges, baseline=base, fill=True, color=colour[layer], alpha=alpha, linewidth=0, label=layer
+            )
+            spread = np.clip([float(row["q05"]), float(row["q95"])], edges[0], edges[-1])
+            ax.plot(spread, [base - 0.07] * 2, color=colour[layer], linewidth=2, solid_capstyle="butt")
+            ax.plot(float(row["q50"]), base - 0.07, "o", color=colour[layer], markersize=5, markeredgecolor="white")
+        if table.attrs["metric"] == "sd_to_prior":
+            _note_at_prior(ax, [float(one["at_prior"].sel(layer=layer)) for one in several], base)
+    tidy(ax)
+    if table.attrs["log"]:
+        ax.set_xscale("log")
+    ax.set_xlim(edges[0], edges[-1] + (0 if table.attrs["log"] else 0.02 * (edges[-1] - edges[0])))
+    ax.set_ylim(-0.25, len(layers))
+    ax.set_xlabel(table.attrs["label"])
+    ax.spines["left"].set_visible(False)
+    ax.set_yticks(range(len(layers)), layers[::-1])
+    ax.tick_params(axis="y", length=0, labelleft=names)
+    ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+
+
+def _note_at_prior(ax: Axes, shares: list[float], base: int) -> None:
+    if max(shares) >= 0.005:
+        text = f"{np.mean(shares):.0%} of weights at the prior"
+        ax.text(0.02, base + 0.12, text, transform=ax.get_yaxis_transform(), fontsize=8, color=GREY, bbox=PAPER)

@@ -1,0 +1,69 @@
+"""Confidence against accuracy, with the number of images behind each bar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from mpl_toolkits.axes_grid1 import make_axes_locatable
+
+from wiu_pyro.diagnostics import predictive
+from wiu_pyro.errors import SchemaError
+from wiu_pyro.plots.style import COLOURS, GREY, as_table, chains, new_axes, note_convergence, tidy, title
+
+__all__ = ["reliability"]
+
+
+def reliability(source: Any, *, chain: int = 0, ax: Axes | None = None) -> Axes:
+    """Draw the reliability diagram: how often images of each confidence are classified right.
+
+    Parameters
+    ----------
+    source : InferenceData, DataTree or Dataset
+        A posterior of a classifier, or what `wiu_pyro.diagnostics.predictive` returned.
+    chain : int
+        Which chain, where there are several.
+    ax : Axes, optional
+        Where to draw; the counts take a strip of it.
+
+    Returns
+    -------
+    Axes
+        Bars at the accuracy of each bin that holds images; the counts stand below, on a logarithmic axis.
+
+    Raises
+    ------
+    SchemaError
+        If the predictions are not of a classifier.
+    """
+    table = chains(as_table(source, predictive))[chain]
+    if "bin_count" not in table:
+        raise SchemaError(
+            "A classifier's predictions are needed for a reliability diagram, but these are a regression's."
+        )
+    fresh = new_axes(ax, (4.4, 4.6))
+    filled = np.flatnonzero(table["bin_count"].values)
+    one = table.isel(bin=filled)
+    left, width = one["bin_left"].values, (one["bin_right"] - one["bin_left"]).values
+    bars = {"align": "edge", "edgecolor": "white", "linewidth": 1}
+    fresh.bar(left, one["bin_accuracy"].values, width, color=COLOURS[5], label="accuracy", **bars)
+    fresh.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+    fresh.plot(
+        one["bin_confidence"].values, one["bin_accuracy"].values, "o", color=COLOURS[0], markersize=4.5, label="mean"
+    )
+    counts = make_axes_locatable(fresh).append_axes("bottom", size="26%", pad=0.1, sharex=fresh)
+    counts.bar(left, one["bin_count"].values, width, color=GREY, **bars)
+    counts.set_yscale("log")
+    counts.set_ylim(0.7, None)
+    counts.set_ylabel("images", fontsize=9)
+    counts.set_xlabel("confidence (largest class probability)")
+    fresh.set_xlim(0, 1)
+    fresh.set_ylim(0, 1)
+    fresh.set_ylabel("share classified right")
+    fresh.tick_params(labelbottom=False)
+    tidy(fresh)
+    tidy(counts)
+    title(fresh, f"Reliability, {table.attrs.get('approximation', '')}".rstrip(", "), f"ECE {float(table['ece']):.3f}")
+    note_convergence(fresh, table.attrs)
+    return fresh
