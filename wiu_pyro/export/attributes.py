@@ -1,0 +1,138 @@
+"""The attributes of a posterior: what was fitted, how, on what, whether it converged, and which versions did it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from wiu_pyro.export.files import plain_attrs
+from wiu_pyro.export.sources import Source
+from wiu_pyro.guides import known_guides
+from wiu_pyro.nn import Prior, describe_prior
+from wiu_pyro.schema import SCHEMA_VERSION
+
+__all__ = ["posterior_attrs"]
+
+PACKAGES = {"wiu_pyro": "wiu_pyro", "torch": "torch", "pyro": "pyro-ppl", "arviz": "arviz"}
+
+
+def posterior_attrs(source: Source, *, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Return the attributes of group `posterior`, netCDF-safe.
+
+    Parameters
+    ----------
+    source : Source
+    labels : mapping
+        `model_name`, `data_name` and `input_scaling`, as the user gave them.
+
+    Returns
+    -------
+    dict
+    """
+    guide, fit = source.guide, source.fit
+    curvature = getattr(guide, "curvature", None)
+    seed = source.seed if fit is None else fit.seed
+    attrs = {
+        "wiu_schema": SCHEMA_VERSION,
+        "guide": guide_name(source),
+        "approximation": short_name(source),
+        "curvature": getattr(curvature, "kind", "none"),
+        "structure": structure_name(source),
+        "prior": _prior_text(source),
+        "likelihood": source.structure.likelihood,
+        "num_data": _num_data(source),
+        "num_data_curvature": getattr(curvature, "num_seen", 0),
+        "seed": seed,
+        "draw_seed": source.seed,
+        "temperature": float(getattr(guide, "temperature", 1.0)),
+        **_convergence(source),
+        "prediction_default": getattr(guide, "default_predictive", "sampled"),
+        "not_covered": _not_covered(source),
+        **labels,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **{f"{name}_version": _version(package) for name, package in PACKAGES.items()},
+    }
+    return dict(plain_attrs(attrs))
+
+
+def guide_name(source: Source) -> str:
+    """Return the class of the guide the user chose: for a Laplace posterior, the guide it was made from."""
+    if source.guide is None:
+        return "MCMC"
+    return getattr(source.guide, "source_name", type(source.guide).__name__)
+
+
+def short_name(source: Source) -> str:
+    """Return the name by which the command line knows the posterior; the class name where it does not."""
+    if source.guide is None:
+        return "mcmc"
+    if getattr(source.guide, "cli_name", ""):
+        return source.guide.cli_name
+    names = (name for name, kind in known_guides().items() if type(source.guide) is kind)
+    return next(names, guide_name(source))
+
+
+def structure_name(source: Source) -> str:
+    """Return the structure of the posterior: that of its guide, or of its closed form."""
+    own = getattr(source.guide, "structure_name", "")
+    closed = source.chains[0].closed
+    if own or closed is None:
+        return own or "draws"
+    return next(iter(closed.layer_structure.values()))
+
+
+def _prior_text(source: Source) -> str:
+    prior = getattr(source.model, "prior", None)
+    if isinstance(prior, Prior):
+        return prior.describe()
+    if isinstance(prior, Mapping):
+        return "; ".join(f"{pattern}: {rule.describe() if rule else 'none'}" for pattern, rule in prior.items())
+    texts = (describe_prior(source.structure.priors[site]) for site in source.structure.parameter_sites)
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _num_data(source: Source) -> int | float:
+    num_data = float(source.structure.num_data)
+    return round(num_data) if math.isclose(num_data, round(num_data), rel_tol=1e-6) else num_data
+
+
+def _convergence(source: Source) -> dict[str, Any]:
+    found = None if source.fit is None else source.fit.convergence
+    if found is None:
+        detail = (
+            "MCMC: see r_hat in az.summary" if source.guide is None else "the guide came without the record of a fit"
+        )
+        return {
+            "converged": "not assessed",
+            "convergence_change": math.nan,
+            "convergence_threshold": math.nan,
+            "convergence_detail": detail,
+        }
+    return {
+        "converged": {True: "yes", False: "no"}.get(found.converged, "not assessed"),
+        "convergence_change": _number(found.change),
+        "convergence_threshold": _number(found.threshold),
+        "convergence_detail": found.detail,
+    }
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(np.asarray(value))
+
+
+def _not_covered(source: Source) -> str:
+    fixed = [f"{name} (no prior: a point estimate)" for name in source.structure.not_covered]
+    points = [f"{name} (at a point estimate)" for name in getattr(source.guide, "point_sites", ())]
+    return "; ".join(fixed + points)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,258 @@
+"""`to_inference_data`: any posterior over the weights of a network as one ArviZ InferenceData."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from wiu_pyro.errors import GuideError, near_matches
+from wiu_pyro.export import layer_groups, predictions
+from wiu_pyro.export.attributes import posterior_attrs, structure_name
+from wiu_pyro.export.container import build
+from wiu_pyro.export.draws import ChainDraws, SiteMoments, collect, estimate_moments, prior_moments
+from wiu_pyro.export.layout import Parameter, layer_parameters
+from wiu_pyro.export.sources import Source, read_source
+from wiu_pyro.infer import Fit
+from wiu_pyro.schema import layer_group, moments_group, validate
+
+__all__ = ["ExportConfig", "to_inference_data"]
+
+PREDICTIVES = ("auto", "linearised", "sampled", "both")
+SPLITS = ("test", "train")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What an export holds beyond the draws, and the names it gives.
+
+    Attributes
+    ----------
+    max_weights_per_layer : int or None
+        A weight or bias with more entries is exported as a random subset of this many, the same in every run; None
+        exports all. Moments are always those of all weights.
+    predictive : {"auto", "linearised", "sampled", "both"} or None
+        Which predictives of `data` are computed: ``"auto"`` is linearised for Laplace posteriors, sampled for others.
+    split : {"test", "train"}
+        What `data` are.
+    model : callable, optional
+        The Pyro model, for a guide or MCMC result that does not hold it.
+    train_data : DataLoader, Dataset or tuple of tensors, optional
+        Training data; one batch of it shows the layers of a guide or MCMC result exported without `data`.
+    class_names : sequence of str
+    model_name, data_name, input_scaling : str
+        Written into the file.
+    subset_seed : int
+        Chooses the subset of weights, independently of the fit.
+    """
+
+    max_weights_per_layer: int | None = 2_000
+    predictive: str | None = "auto"
+    split: str = "test"
+    model: Callable[..., Any] | None = None
+    train_data: Any = None
+    class_names: Sequence[str] = ()
+    model_name: str = ""
+    data_name: str = ""
+    input_scaling: str = ""
+    subset_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.predictive is not None and self.predictive not in PREDICTIVES:
+            raise GuideError(f"Unknown predictive '{self.predictive}'. {near_matches(self.predictive, PREDICTIVES)}")
+        if self.split not in SPLITS:
+            raise GuideError(f"Unknown split '{self.split}'. {near_matches(self.split, SPLITS)}")
+        if self.max_weights_per_layer is not None and self.max_weights_per_layer < 1:
+            raise GuideError(
+                f"max_weights_per_layer must be at least 1, but is {self.max_weights_per_layer}. Pass None for all."
+            )
+
+
+def to_inference_data(fit: Any, data: Any = None, *, num_samples: int = 200, seed: int = 0, **options: Any) -> Any:
+    """Turn a posterior into an InferenceData with one group per layer.
+
+    Draws are gone through one at a time: memory holds the exported subset, never all draws of all weights. Moments and
+    KL are exact where the posterior has a closed form; else they come by draws and are marked ``"estimated"``.
+
+    Parameters
+    ----------
+    fit : Fit, AutoGuide or MCMC
+        What `wiu_pyro.fit` returned; a guide of the toolkit's or of Pyro's, trained with Pyro's `SVI`; or a
+        `pyro.infer.MCMC` result, whose chains become chains.
+    data : DataLoader, Dataset, or tuple of tensors (inputs, labels), optional
+        Data to predict; none are predicted without it.
+    num_samples : int
+        Draws; an MCMC result brings its own, all of which are kept.
+    seed : int
+        Seed of the draws, not of the fit.
+    **options
+        The fields of `ExportConfig`: ``max_weights_per_layer``, ``predictive``, ``split``, ``model``, ``train_data``,
+        ``class_names``, ``model_name``, ``data_name``, ``input_scaling``, ``subset_seed``.
+
+    Returns
+    -------
+    InferenceData or DataTree
+        The container of the installed ArviZ line. `az.summary` shows one row per layer; one fit is one chain of
+        independent draws, so its r_hat is NaN (``az.summary(idata, kind="stats")`` leaves it out).
+
+    Raises
+    ------
+    GuideError
+        If `fit` is no posterior or not trained, an option is unknown, or there are fewer than 2 draws.
+    ModelError
+        If the model or a batch to look at it with is missing.
+    PriorError
+        If a prior has no finite mean and sd.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import wiu_pyro as wiu
+    >>> model = wiu.nn.BayesianNetwork(torch.nn.Sequential(torch.nn.Linear(4, 3)), num_data=8)
+    >>> x, y = torch.ones(8, 4), torch.zeros(8).long()
+    >>> fit = wiu.fit(model, wiu.guides.AutoKFACLaplace(model), (x, y), epochs=0)
+    >>> idata = to_inference_data(fit, (x, y), num_samples=10)
+    >>> wiu.schema.layer_names(idata)
+    ['0']
+    """
+    config = _config(options)
+    look = data if config.train_data is None else config.train_data
+    source = read_source(fit, model=config.model, data=look, num_samples=num_samples, seed=seed)
+    moments = _moments(source)
+    groups = _weight_groups(source, moments, config)
+    if isinstance(fit, Fit) and len(fit.losses):
+        groups["training"] = _training_group(fit)
+    if data is not None:
+        centres = _centres(source, moments, groups["posterior"])
+        groups |= _data_groups(source, predictions.observations(data), centres, config=config)
+        groups["sample_stats"] = _with_log_joint(source, groups)
+    idata = build(groups)
+    validate(idata)
+    return idata
+
+
+def _config(options: dict[str, Any]) -> ExportConfig:
+    known = [item.name for item in fields(ExportConfig)]
+    for name in options:
+        if name not in known:
+            raise GuideError(f"to_inference_data has no option '{name}'. {near_matches(name, known)}")
+    return ExportConfig(**options)
+
+
+def _weight_groups(
+    source: Source, moments: list[dict[str, SiteMoments]], config: ExportConfig
+) -> dict[str, xr.Dataset]:
+    layers = [
+        layer_parameters(layer, max_weights=config.max_weights_per_layer, subset_seed=config.subset_seed)
+        for layer in source.structure.layers
+    ]
+    priors = prior_moments(source.structure)
+    chains = [
+        collect(chain, layers, structure=source.structure, moments=own, priors=priors, num_draws=source.num_draws)
+        for chain, own in zip(source.chains, moments, strict=True)
+    ]
+    attrs = posterior_attrs(
+        source,
+        labels={name: getattr(config, name) for name in ("model_name", "data_name", "input_scaling")},
+    )
+    groups = {
+        "posterior": layer_groups.posterior_group(source, chains).assign_attrs(attrs),
+        "sample_stats": layer_groups.sample_stats_group(source, chains),
+        "layers": layer_groups.layers_group(
+            source, chains, structure=structure_name(source), curvature=attrs["curvature"]
+        ),
+    }
+    return groups | _groups_by_layer(layers, chains, moments, priors=priors, exact=source.chains[0].closed is not None)
+
+
+def _moments(source: Source) -> list[dict[str, SiteMoments]]:
+    """Return the posterior's moments by site, for each chain: exact, or in a first pass over the draws."""
+    sites = list(source.structure.parameter_sites)
+    found = []
+    for chain in source.chains:
+        if chain.closed is None:
+            found.append(estimate_moments(chain.draws(), sites))
+            continue
+        closed = chain.closed
+        found.append(
+            {site: SiteMoments(closed.mean[site], closed.sd[site], closed.sd_conditional[site]) for site in sites}
+        )
+    return found
+
+
+def _groups_by_layer(
+    layers: list[list[Parameter]],
+    chains: list[ChainDraws],
+    moments: list[dict[str, SiteMoments]],
+    *,
+    priors: dict[str, SiteMoments],
+    exact: bool,
+) -> dict[str, xr.Dataset]:
+    groups = {}
+    for parameters in layers:
+        name = parameters[0].layer
+        groups[layer_group(name)] = layer_groups.draws_group(parameters, chains)
+        groups[moments_group(name)] = layer_groups.moments_group_of(parameters, moments, priors, exact=exact)
+    return groups
+
+
+def _training_group(fit: Fit) -> xr.Dataset:
+    losses = {"loss": fit.losses} | {f"validation_{name}": values for name, values in fit.validation.items()}
+    variables = {name: (("chain", "epoch"), np.asarray(values, np.float32)[None]) for name, values in losses.items()}
+    variables["loss"] = (*variables["loss"], {"units": "nats", "meaning": "-ELBO, summed over the data"})
+    return layer_groups.with_coords(xr.Dataset(variables))
+
+
+def _centres(
+    source: Source, moments: list[dict[str, SiteMoments]], posterior: xr.Dataset
+) -> list[dict[str, torch.Tensor]]:
+    """Return the mean of each chain as values of all sites, in the model's own dtype."""
+    found = []
+    for number, chain in enumerate(moments):
+        centre = {site: part.mean.to(source.structure.priors[site].mean.dtype) for site, part in chain.items()}
+        for site in source.structure.other_sites:
+            centre[site] = torch.tensor(float(posterior[site].isel(chain=number).mean()))
+        found.append(centre)
+    return found
+
+
+def _data_groups(
+    source: Source,
+    observed: predictions.Observations,
+    centres: list[dict[str, torch.Tensor]],
+    *,
+    config: ExportConfig,
+) -> dict[str, xr.Dataset]:
+    groups: dict[str, xr.Dataset | None] = {}
+    if observed.labels is not None:
+        groups["observed_data"] = predictions.observed_group(
+            observed.labels, split=config.split, class_names=config.class_names
+        )
+    groups["constant_data"] = predictions.constant_group(observed.parts[0], split=config.split)
+    default = getattr(source.guide, "default_predictive", "sampled")
+    kinds = {None: (), "auto": (default,), "both": ("linearised", "sampled")}.get(
+        config.predictive, (config.predictive,)
+    )
+    for kind in kinds:
+        found = predictions.predict_chains(source, observed, kind, centres=centres)
+        groups[f"predictive_{kind}"] = predictions.predictive_group(found, num_samples=source.num_draws)
+        if kind == default or len(kinds) == 1:
+            groups["log_likelihood"] = predictions.log_likelihood_group(found)
+    return {name: group for name, group in groups.items() if group is not None}
+
+
+def _with_log_joint(source: Source, groups: dict[str, xr.Dataset]) -> xr.Dataset:
+    """Return `sample_stats` with `lp`, the log joint density of each draw, where the data are all the training data."""
+    stats, likelihood = groups["sample_stats"], groups.get("log_likelihood")
+    if likelihood is None or likelihood.attrs["predictive"] != "sampled":
+        return stats
+    all_of_it = math.isclose(likelihood.sizes["obs_id"], source.structure.num_data, rel_tol=1e-6)
+    if groups["observed_data"].attrs["split"] != "train" or not all_of_it:
+        return stats
+    lp = stats["log_prior"] + likelihood["obs"].astype(np.float64).sum("obs_id")
+    return stats.assign(lp=lp.assign_attrs(units="nats"))

@@ -1,0 +1,191 @@
+"""One pass over the draws of a posterior: what is kept of each draw, and what is summed over all weights at once.
+
+Memory holds one draw of all weights at a time, beside the kept subset; it does not grow with the number of draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from wiu_pyro.errors import GuideError, PriorError
+from wiu_pyro.export.layout import Parameter
+from wiu_pyro.export.sources import Chain
+from wiu_pyro.nn import ModelStructure
+
+__all__ = ["ChainDraws", "SiteMoments", "collect", "estimate_moments", "prior_moments"]
+
+Weights = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class SiteMoments:
+    """Moments of one site: mean, marginal sd and, where known, conditional sd; each of the site's shape."""
+
+    mean: torch.Tensor
+    sd: torch.Tensor
+    sd_conditional: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ChainDraws:
+    """What is kept of the draws of one network.
+
+    Attributes
+    ----------
+    kept : dict of site to ndarray, shape (draw, *draw_shape)
+        float32.
+    scalars : dict of site to ndarray, shape (draw,)
+        Sites that are no layer's, such as ``"noise_scale"``.
+    deviation_rms : ndarray, shape (draw, layer)
+    log_prior, log_q : ndarray, shape (draw,)
+        float64, nats.
+    """
+
+    kept: dict[str, np.ndarray]
+    scalars: dict[str, np.ndarray]
+    deviation_rms: np.ndarray
+    log_prior: np.ndarray
+    log_q: np.ndarray
+
+
+def prior_moments(structure: ModelStructure) -> dict[str, SiteMoments]:
+    """Return mean and sd of the prior of each weight, by site.
+
+    Parameters
+    ----------
+    structure : ModelStructure
+
+    Returns
+    -------
+    dict of site to SiteMoments
+
+    Raises
+    ------
+    PriorError
+        If a prior has no finite, positive sd.
+    """
+    found = {}
+    for site in structure.parameter_sites:
+        prior = structure.priors[site]
+        shape = prior.shape()
+        try:
+            mean, sd = prior.mean.expand(shape), prior.stddev.expand(shape)
+        except (NotImplementedError, AttributeError):
+            mean = sd = torch.full(shape, torch.nan)
+        if not (torch.isfinite(mean).all() and torch.isfinite(sd).all() and (sd > 0).all()):
+            raise PriorError(
+                "A prior with a finite mean and a positive sd is needed, since uncertainty is shown relative to it, "
+                f"but that of '{site}' ({type(prior).__name__}) has none. Choose for example wiu_pyro.nn.Normal(1.0)."
+            )
+        found[site] = SiteMoments(mean.detach(), sd.detach())
+    return found
+
+
+def estimate_moments(draws: Iterable[Weights], sites: Iterable[str]) -> dict[str, SiteMoments]:
+    """Return mean and sd of each site over a stream of draws (Welford 1962), in float64.
+
+    Parameters
+    ----------
+    draws : iterable of mapping of site to Tensor
+    sites : iterable of str
+
+    Returns
+    -------
+    dict of site to SiteMoments
+
+    Raises
+    ------
+    GuideError
+        If there are fewer than 2 draws.
+    """
+    count, mean, square = 0, {}, {}
+    sites = list(sites)
+    for weights in draws:
+        count += 1
+        for site in sites:
+            value = weights[site].detach().double()
+            if count == 1:
+                mean[site], square[site] = value.clone(), torch.zeros_like(value)
+                continue
+            before = value - mean[site]
+            mean[site] += before / count
+            square[site] += before * (value - mean[site])
+    if count < 2:
+        raise GuideError(
+            f"At least 2 draws are needed to estimate a posterior sd, but there are {count}. Raise num_samples."
+        )
+    return {site: SiteMoments(mean[site], (square[site] / (count - 1)).sqrt()) for site in sites}
+
+
+def collect(
+    chain: Chain,
+    layers: list[list[Parameter]],
+    *,
+    structure: ModelStructure,
+    moments: Mapping[str, SiteMoments],
+    priors: Mapping[str, SiteMoments],
+    num_draws: int,
+) -> ChainDraws:
+    """Go once over the draws of one network and keep what the file holds of them.
+
+    Parameters
+    ----------
+    chain : Chain
+    layers : list of list of Parameter
+        The parameters of each layer.
+    structure : ModelStructure
+    moments, priors : mapping of site to SiteMoments
+        Posterior and prior, for the deviation of a draw from its mean relative to the prior's sd.
+    num_draws : int
+
+    Returns
+    -------
+    ChainDraws
+    """
+    parameters = [parameter for layer in layers for parameter in layer]
+    result = ChainDraws(
+        kept={p.site: np.empty((num_draws, *p.draw_shape), np.float32) for p in parameters},
+        scalars={site: np.empty(num_draws, np.float32) for site in structure.other_sites},
+        deviation_rms=np.empty((num_draws, len(layers)), np.float32),
+        log_prior=np.empty(num_draws),
+        log_q=np.full(num_draws, np.nan),
+    )
+    for draw, weights in enumerate(chain.draws()):
+        for parameter in parameters:
+            value = weights[parameter.site].detach()
+            kept = value if parameter.subset is None else value.reshape(-1)[_index(parameter, value)]
+            result.kept[parameter.site][draw] = kept.float().cpu().numpy()
+        for site, values in result.scalars.items():
+            values[draw] = float(weights[site])
+        for position, layer in enumerate(layers):
+            result.deviation_rms[draw, position] = _deviation_rms(layer, weights, moments, priors)
+        result.log_prior[draw] = _log_prior(structure, weights)
+        if chain.log_q is not None:
+            result.log_q[draw] = float(chain.log_q(weights))
+    return result
+
+
+def _index(parameter: Parameter, value: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(parameter.subset, device=value.device)
+
+
+def _deviation_rms(
+    layer: list[Parameter], weights: Weights, moments: Mapping[str, SiteMoments], priors: Mapping[str, SiteMoments]
+) -> float:
+    total, count = 0.0, 0
+    for site in (parameter.site for parameter in layer):
+        value = weights[site].detach()
+        relative = (value - moments[site].mean.to(value)) / priors[site].sd.to(value)
+        total += float(relative.square().sum(dtype=torch.float64))
+        count += value.numel()
+    return (total / count) ** 0.5
+
+
+def _log_prior(structure: ModelStructure, weights: Weights) -> float:
+    priors: Mapping[str, Any] = structure.priors
+    return sum(float(priors[site].log_prob(value.detach().double()).sum()) for site, value in weights.items())

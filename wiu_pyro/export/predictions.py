@@ -1,0 +1,175 @@
+"""The groups over data: predictives, log-likelihood of each draw, the labels and the inputs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from wiu_pyro.export.layer_groups import with_coords
+from wiu_pyro.export.sources import Source
+from wiu_pyro.infer import Fit, Predictions, assess, predict
+from wiu_pyro.nn import as_batches
+
+__all__ = [
+    "Observations",
+    "constant_group",
+    "log_likelihood_group",
+    "observations",
+    "observed_group",
+    "predict_chains",
+    "predictive_group",
+]
+
+MAX_INPUT_BYTES = 64 * 2**20
+# field of Predictions -> dims after chain; those a likelihood has not are left out
+CLASSIFICATION = {
+    "mean": ("obs_id", "class"),
+    "lower": ("obs_id", "class"),
+    "upper": ("obs_id", "class"),
+    "point_mean": ("obs_id", "class"),
+    "predictive_entropy": ("obs_id",),
+    "expected_entropy": ("obs_id",),
+    "mutual_information": ("obs_id",),
+}
+REGRESSION = {
+    name: ("obs_id", "output")
+    for name in ("mean", "lower", "upper", "point_mean", "variance", "noise_variance", "functional_variance")
+}
+
+
+@dataclass(frozen=True)
+class Observations:
+    """The data of an export, gone through once so that all groups hold them in the same order.
+
+    Attributes
+    ----------
+    parts : tuple of Tensor
+        What the model is called with: inputs, then labels where there are any.
+    """
+
+    parts: tuple[torch.Tensor, ...]
+
+    @property
+    def labels(self) -> torch.Tensor | None:
+        """Labels, shape (obs,) or (obs, outputs); None where only inputs were given."""
+        return self.parts[-1] if len(self.parts) > 1 else None
+
+
+def observations(data: Any) -> Observations:
+    """Read the data whole, in the order of one pass.
+
+    Parameters
+    ----------
+    data : DataLoader, Dataset or tuple of tensors
+
+    Returns
+    -------
+    Observations
+    """
+    batches = list(as_batches(data))
+    return Observations(tuple(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+
+class _Replay:
+    """Stands in for a guide where draws are at hand: each call gives the next one, from the first again after all."""
+
+    def __init__(self, draws: Iterable[Mapping[str, torch.Tensor]]) -> None:
+        self.draws = itertools.cycle(draws)
+
+    def __call__(self, *batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(next(self.draws))
+
+
+def predict_chains(
+    source: Source, observed: Observations, kind: str, *, centres: Sequence[Mapping[str, torch.Tensor]]
+) -> list[Predictions]:
+    """Predict the data with each network of a posterior.
+
+    Parameters
+    ----------
+    source : Source
+    observed : Observations
+    kind : {"linearised", "sampled"}
+    centres : sequence of mapping of site to Tensor
+        Mean of the weights in each chain: the point estimate where there is no fit to ask.
+
+    Returns
+    -------
+    list of Predictions
+    """
+    options = {"kind": kind, "num_samples": source.num_draws, "seed": source.seed}
+    if source.fit is not None:
+        return [predict(source.fit, observed.parts, **options)]
+    found = []
+    for chain, centre in zip(source.chains, centres, strict=True):
+        guide = _Replay(chain.draws()) if source.guide is None else source.guide
+        one = predict(_as_fit(source, guide, centre), observed.parts, **options)
+        # the mean over a Markov chain that moves between modes is no network
+        found.append(one if source.guide is not None else replace(one, point_mean=None))
+    return found
+
+
+def _as_fit(source: Source, guide: Any, centre: Mapping[str, torch.Tensor]) -> Fit:
+    return Fit(
+        model=source.model,
+        guide=guide,
+        losses=np.empty(0),
+        validation={},
+        convergence=assess([]),
+        seed=source.seed,
+        settings={},
+        structure=source.structure,
+        point_estimate=dict(centre),
+    )
+
+
+def predictive_group(predictions: Sequence[Predictions], *, num_samples: int) -> xr.Dataset:
+    """Return group `predictive_<kind>` from the predictions of each chain."""
+    table = REGRESSION if predictions[0].likelihood == "normal" else CLASSIFICATION
+    variables = {}
+    for name, dims in table.items():
+        parts = [getattr(one, name, None) for one in predictions]
+        if any(part is None for part in parts):
+            continue
+        values = np.stack([np.asarray(part, np.float32) for part in parts])
+        variables[name] = (("chain", *dims), values.reshape(*values.shape[:2], -1) if len(dims) == 2 else values)
+    return with_coords(xr.Dataset(variables, attrs={"interval": 0.95, "num_samples": num_samples}))
+
+
+def log_likelihood_group(predictions: Sequence[Predictions]) -> xr.Dataset | None:
+    """Return group `log_likelihood`, (chain, draw, obs_id) in nats; None without labels."""
+    if any(one.log_likelihood is None for one in predictions):
+        return None
+    values = np.stack([np.asarray(one.log_likelihood, np.float32) for one in predictions])
+    data = xr.Dataset({"obs": (("chain", "draw", "obs_id"), values)}, attrs={"predictive": predictions[0].kind})
+    return with_coords(data)
+
+
+def observed_group(labels: torch.Tensor, *, split: str, class_names: Sequence[str]) -> xr.Dataset:
+    """Return group `observed_data`: the labels; classes are counted from 0 and named in an attribute."""
+    values = labels.detach().cpu().numpy()
+    if values.dtype == np.float64:
+        values = values.astype(np.float32)
+    if values.ndim > 1 and values.shape[-1] == 1:
+        values = values[..., 0]
+    dims = ("obs_id",) if values.ndim == 1 else ("obs_id", "output")
+    attrs: dict[str, Any] = {"split": split}
+    if class_names:
+        attrs["class_names"] = [str(name) for name in class_names]
+    return with_coords(xr.Dataset({"obs": (dims, values)}, attrs=attrs))
+
+
+def constant_group(inputs: torch.Tensor, *, split: str) -> xr.Dataset | None:
+    """Return group `constant_data`: the inputs, float32; None above 64 MiB, or where they are no numbers."""
+    if inputs.numel() * 4 > MAX_INPUT_BYTES or inputs.is_complex():
+        return None
+    ends: Mapping[int, tuple[str, ...]] = {4: ("channel", "height", "width")}
+    dims = ends.get(inputs.dim(), tuple(f"x_dim{axis}" for axis in range(inputs.dim() - 1)))
+    values = inputs.detach().float().cpu().numpy()
+    return with_coords(xr.Dataset({"x": (("obs_id", *dims), values)}, attrs={"split": split}))
