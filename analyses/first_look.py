@@ -10,6 +10,7 @@ import arviz as az
 import matplotlib.pyplot as plt
 
 import wiu_pyro as wiu
+from wiu_pyro.nn.scripts import load_model_script
 
 # %%
 # The data are scikit-learn's digits: 1,437 images to train on and 360 to test with, 8 x 8 pixels each.
@@ -22,7 +23,7 @@ train
 # The network has 64 hidden units. As a Pyro model, each of its weights has a prior: N(0, 2 / fan_in) for weights,
 # N(0, 1) for biases, which keeps the scale of the function the same whatever the width of a layer.
 
-script = wiu.nn.load_model_script("digits_mlp")
+script = load_model_script("digits_mlp")
 model = script.build(train.num_classes, train.in_channels, train.image_size)
 wiu.nn.inspect_model(model, train.images[:2], train.labels[:2]).layers
 
@@ -34,9 +35,9 @@ wiu.nn.inspect_model(model, train.images[:2], train.labels[:2]).layers
 # weights.
 
 options = {"seed": 0, "progress": False}
-kfac = wiu.fit(model, wiu.guides.AutoKFACLaplace(model), train.tensors, epochs=40, **options)
+kfac = wiu.fit(model, wiu.guides.AutoKFACLaplace(model), train.tensors, epochs=script.epochs, **options)
 diagonal = wiu.fit(model, wiu.guides.AutoDiagonalLaplace(model), train.tensors, epochs=0, start=kfac, **options)
-mean_field = wiu.fit(model, wiu.guides.AutoMeanField(model), train.tensors, epochs=40, start=kfac, **options)
+mean_field = wiu.fit(model, wiu.guides.AutoMeanField(model), train.tensors, epochs=script.epochs, start=kfac, **options)
 fits = {"mean-field": mean_field, "laplace-diag": diagonal, "laplace-kfac": kfac}
 
 # %%
