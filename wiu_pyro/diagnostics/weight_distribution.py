@@ -65,7 +65,7 @@ def weight_distribution(idata: Any, metric: str = "sd_to_prior", *, bins: int = 
         at_prior.append(np.mean(np.abs(moments.sd / moments.prior_sd - 1) <= AT_PRIOR, axis=1))
     edges = _edges(values, bins, log=log)
     density, outside = zip(*[_density(v, edges, log=log) for v in values.values()], strict=True)
-    columns = {
+    columns: dict[str, Any] = {
         "density": (("layer", "chain", "bin"), np.stack(density)),
         "outside": (("layer", "chain"), np.stack(outside)),
     }

@@ -46,7 +46,7 @@ def reliability(source: Any, *, chain: int = 0, ax: Axes | None = None) -> Axes:
     filled = np.flatnonzero(table["bin_count"].values)
     one = table.isel(bin=filled)
     left, width = one["bin_left"].values, (one["bin_right"] - one["bin_left"]).values
-    bars = {"align": "edge", "edgecolor": "white", "linewidth": 1}
+    bars: dict[str, Any] = {"align": "edge", "edgecolor": "white", "linewidth": 1}
     fresh.bar(left, one["bin_accuracy"].values, width, color=COLOURS[5], label="accuracy", **bars)
     fresh.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
     fresh.plot(
