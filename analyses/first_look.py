@@ -25,7 +25,8 @@ train
 
 script = load_model_script("digits_mlp")
 model = script.build(train.num_classes, train.in_channels, train.image_size)
-wiu.nn.inspect_model(model, train.images[:2], train.labels[:2]).layers
+for layer in wiu.nn.inspect_model(model, train.images[:2], train.labels[:2]).layers:
+    print(layer.name, layer.module_type, layer.shapes)
 
 # %%
 # Fitting
@@ -66,16 +67,18 @@ table = wiu.diagnostics.layer_uncertainty(posteriors["laplace-kfac"])
 table.to_dataframe().T
 
 # %%
-# As a picture, each line of the table a panel:
+# The same as a picture, with the distribution over each layer's weights:
 
 wiu.plots.layer_uncertainty(posteriors["laplace-kfac"])
 plt.show()
 
 # %%
-# Is that the network, or is it the approximation? Like beside like: mean field and diagonal Laplace report about the
-# conditional sd, KFAC has both.
+# Is that the network, or is it the approximation? Like stands beside like: mean field and diagonal Laplace report about
+# the conditional sd, KFAC has both.
 
-wiu.diagnostics.compare(posteriors)
+comparison = wiu.diagnostics.compare(posteriors)
+wiu.plots.compare_layers(comparison)
+plt.show()
 
 # %%
 # The predictions of each on images it has not seen:

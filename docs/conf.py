@@ -40,6 +40,8 @@ numpydoc_attributes_as_param_list = True
 html_theme = "pydata_sphinx_theme"
 html_title = "wiu_pyro"
 html_static_path = ["_static"]
+html_css_files = ["wiu.css"]
+html_sidebars = {page: [] for page in ("getting_started", "concepts", "extending", "tutorials/*")}
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
@@ -49,6 +51,13 @@ html_theme_options = {
 html_copy_source = False
 html_show_sourcelink = False
 
+plot_apply_rcparams = True
+plot_rcparams = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
 plot_include_source = False
 plot_html_show_source_link = False
 plot_html_show_formats = False

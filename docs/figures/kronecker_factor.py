@@ -3,7 +3,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from figures import style  # noqa: F401
 from matplotlib.colors import SymLogNorm
 from sklearn.datasets import load_digits
 from torch.func import jacrev, vmap
@@ -48,6 +47,7 @@ def draw(axis, matrix, title):
 
 
 figure, rows = plt.subplots(2, 4, figsize=(9.0, 5.8), width_ratios=[3, 1, 1.6, 3], layout="constrained")
+figure.get_layout_engine().set(h_pad=0.12)
 for axes, num_steps, stage in zip(rows, (0, 150), ("before training", "after training"), strict=True):
     train(num_steps)
     exact, input_factor, grad_factor = last_layer_curvature()
