@@ -17,7 +17,7 @@ from typing import Any
 from wiu_pyro.cli.console import say, warn
 from wiu_pyro.cli.outputs import kept_record, save_record, start_record
 from wiu_pyro.cli.plan import Plan, prepare
-from wiu_pyro.cli.point import PointEstimate, point_guide
+from wiu_pyro.cli.point import PointEstimate, is_laplace, is_own, point_guide
 from wiu_pyro.cli.reading import print_wrapped, read_posteriors, show_layers
 from wiu_pyro.cli.settings import RunSettings
 from wiu_pyro.report import answer, write_report
@@ -38,7 +38,7 @@ def run_pipeline(settings: RunSettings) -> None:
     began = time.perf_counter()
     plan = prepare(settings)
     record = kept_record(plan.folder, plan.settings, plan.deciding()) or _new_record(plan)
-    record |= {"finished": False, "command": settings.command()}
+    _note_all_guides(record, settings)
     spent = float(record.get("seconds") or 0.0)
     open_guides = [name for name in plan.guides if not _is_done(plan, record, name)]
     for name in plan.guides.keys() - open_guides:
@@ -53,6 +53,13 @@ def run_pipeline(settings: RunSettings) -> None:
     }
     save_record(plan.folder, plain(record))
     _show(plan)
+
+
+def _note_all_guides(record: dict[str, Any], settings: RunSettings) -> None:
+    """Let the record ask for all guides the folder holds or will hold, also those of the run that is gone on with."""
+    guides = tuple(dict.fromkeys([*record["settings"]["guides"], *settings.guides]))
+    record["settings"]["guides"] = list(guides)
+    record |= {"finished": False, "command": dataclasses.replace(settings, guides=guides).command()}
 
 
 def _new_record(plan: Plan) -> dict[str, Any]:
@@ -79,52 +86,59 @@ def _is_done(plan: Plan, record: dict[str, Any], name: str) -> bool:
 
 def _fit_all(plan: Plan, record: dict[str, Any], names: list[str]) -> None:
     save_record(plan.folder, plain(record))
-    point = _point_estimate(plan, record)
+    point, finished = _point_estimate(plan, record)
     for name in names:
-        record["posteriors"][name] = _fit_one(plan, name, point)
+        record["posteriors"][name] = _fit_one(plan, name, point, finished.pop(name, None))
         save_record(plan.folder, plain(record))
 
 
-def _point_estimate(plan: Plan, record: dict[str, Any]) -> PointEstimate:
-    """Return the weights all posteriors start from: those of the run resumed, or newly trained."""
+def _point_estimate(plan: Plan, record: dict[str, Any]) -> tuple[PointEstimate, dict[str, Any]]:
+    """Return the weights all posteriors start from, and the fit of the Laplace guide that was trained to find them."""
     path, epochs = plan.folder.point_estimate, plan.settings.epochs
     if path.is_file() and record["point_estimate"]:
         say("Point estimate: kept from the earlier run.")
-        return PointEstimate.load(path)
+        return PointEstimate.load(path), {}
     say(f"Point estimate: {epochs} epochs on {len(plan.train):,} images ...")
     began = time.perf_counter()
-    point = PointEstimate.of(_fit(plan, point_guide(plan.model), epochs=epochs))
+    trained, guide = point_guide(plan.guides, plan.model)
+    fit = _fit(plan, guide, epochs=epochs)
+    point = PointEstimate.of(fit)
     record["point_estimate"] = point.described() | {"epochs": epochs, "fit_seconds": time.perf_counter() - began}
     point.save(path)
-    return point
+    return point, {trained: fit} if trained else {}
 
 
-def _fit_one(plan: Plan, name: str, point: PointEstimate) -> dict[str, Any]:
+def _fit_one(plan: Plan, name: str, point: PointEstimate, finished: Any = None) -> dict[str, Any]:
     """Fit one posterior from the point estimate, export and save it; return what `run.json` says of it."""
-    guide_class, settings = plan.guides[name], plan.settings
-    around_point = hasattr(guide_class, "laplace_approximation")
-    say(f"{name}: {'curvature at the point estimate' if around_point else f'{settings.epochs} epochs'} ...")
     began = time.perf_counter()
-    fit = _fit(plan, guide_class(plan.model), epochs=0 if around_point else settings.epochs, start=point.weights)
-    if around_point:
-        fit = point.lend_training_to(fit)
+    fit = finished or _fit_from(plan, name, point)
     fitted = time.perf_counter()
     path = _export(plan, name, fit)
-    convergence = fit.convergence
-    if convergence.converged is False:
-        warn(f"{name} has not converged ({convergence.detail}): read its uncertainties as provisional.")
+    if fit.convergence.converged is False:
+        warn(f"{name} has not converged: {fit.convergence.detail} Read its uncertainties as provisional.")
     entry = {
         "file": str(path.relative_to(plan.folder.path)),
         "bytes": path.stat().st_size,
-        "guide": guide_class.__name__,
-        "fit_seconds": fitted - began,
+        "guide": plan.guides[name].__name__,
+        "fit_seconds": None if finished else fitted - began,  # None: trained as the point estimate
         "export_seconds": time.perf_counter() - fitted,
-        "epochs": 0 if around_point else settings.epochs,
-        "convergence": dataclasses.asdict(convergence),
+        "convergence": dataclasses.asdict(fit.convergence),
         "peak_memory_bytes": _peak_memory(),
     }
-    say(f"{name}: done in {seconds_in_words(entry['fit_seconds'] + entry['export_seconds'])}.")
+    say(f"{name}: done in {seconds_in_words(time.perf_counter() - began)}.")
     return entry
+
+
+def _fit_from(plan: Plan, name: str, point: PointEstimate) -> Any:
+    """Fit one posterior from the point estimate; a Laplace guide stays there and needs the curvature alone."""
+    guide_class, epochs = plan.guides[name], plan.settings.epochs
+    if is_laplace(guide_class):
+        say(f"{name}: curvature at the point estimate ...")
+        return point.lend_training_to(_fit(plan, guide_class(plan.model), epochs=0, start=point.weights))
+    say(f"{name}: {epochs} epochs ...")
+    if is_own(guide_class):
+        return _fit(plan, guide_class(plan.model), epochs=epochs, start=point.weights)
+    return _fit(plan, guide_class(plan.model, init_loc_fn=point.as_initial_values()), epochs=epochs)
 
 
 def _fit(plan: Plan, guide: Any, *, epochs: int, start: Any = None) -> Any:
@@ -140,6 +154,7 @@ def _fit(plan: Plan, guide: Any, *, epochs: int, start: Any = None) -> Any:
         start=start,
         batch_size=settings.batch_size,
         device=settings.device,
+        progress=True,
     )
 
 
@@ -152,6 +167,11 @@ def _export(plan: Plan, name: str, fit: Any) -> Path:
         data=plan.test.tensors,
         num_samples=settings.num_samples,
         seed=settings.seed,
+        split="test",
+        model_name=plan.script.name,
+        data_name=plan.test.name,
+        class_names=plan.test.class_names,
+        input_scaling=plan.test.scaling,
     )
     target = plan.folder.posterior(name)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wiu_pyro.errors import OutputError
 from wiu_pyro.report.folder import written_aside
 
-__all__ = ["PointEstimate", "point_guide"]
+__all__ = ["PointEstimate", "is_laplace", "is_own", "point_guide"]
 
 
-def point_guide(model: Any) -> Any:
-    """Return the guide that finds the most probable weights: Pyro's own `AutoDelta`."""
+def is_laplace(guide_class: type) -> bool:
+    """Return whether a guide is a Gaussian around a point estimate: one of the toolkit's, or Pyro's own."""
+    return hasattr(guide_class, "laplace_approximation")
+
+
+def is_own(guide_class: type) -> bool:
+    """Return whether a guide is one of the toolkit's, which start where they are told."""
+    from wiu_pyro.guides.network_guide import NetworkGuide
+
+    return issubclass(guide_class, NetworkGuide)
+
+
+def point_guide(guides: Mapping[str, type], model: Any) -> tuple[str, Any]:
+    """Return the guide that is trained to find the most probable weights.
+
+    That is the first Laplace guide asked for: its training is the point estimate, its curvature comes on top. Where
+    none is asked for it is Pyro's `AutoDelta`.
+
+    Parameters
+    ----------
+    guides : mapping of str to type
+        Guide classes asked for, by name.
+    model : callable
+
+    Returns
+    -------
+    name : str
+        Of the Laplace guide; empty where there is none.
+    guide : AutoGuide
+    """
     from pyro.infer.autoguide import AutoDelta
 
-    return AutoDelta(model)
+    from wiu_pyro.guides import init_to_network
+
+    for name, guide_class in guides.items():
+        if is_laplace(guide_class) and is_own(guide_class):
+            return name, guide_class(model)
+    return "", AutoDelta(model, init_loc_fn=init_to_network(model))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +112,12 @@ class PointEstimate:
 
         with written_aside(path) as aside:
             torch.save(vars(self), aside)
+
+    def as_initial_values(self) -> Any:
+        """Return the weights in the form Pyro's own guides take."""
+        from pyro.infer.autoguide import init_to_value
+
+        return init_to_value(values=self.weights)
 
     def described(self) -> dict[str, Any]:
         """Return what `run.json` says of it."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from wiu_pyro import schema
+import xarray as xr
+
+from wiu_pyro import diagnostics, schema
 from wiu_pyro.cli.console import warn
 from wiu_pyro.cli.tables import print_json, print_table
-from wiu_pyro.errors import SchemaError, near_matches
+from wiu_pyro.errors import DataError, SchemaError, near_matches
 from wiu_pyro.report import Posterior, write_report
 from wiu_pyro.report.columns import SHORT_COLUMNS, layer_rows
-from wiu_pyro.report.folder import RunFolder
+from wiu_pyro.report.figures import figure_of
+from wiu_pyro.report.folder import RunFolder, written_aside
+from wiu_pyro.report.numbers import estimate
 from wiu_pyro.report.posterior import convergence_sentence
 
 __all__ = [
@@ -27,6 +33,11 @@ __all__ = [
     "show_report",
     "show_summary",
 ]
+
+
+COMPARED_SHORT = ("conditional_contraction", "marginal_contraction", "kl_per_weight")
+COMPARED = (*COMPARED_SHORT, "conditional_sd_to_prior", "marginal_sd_to_prior", "kl")
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def read_posterior(path: Path) -> Posterior:
@@ -92,17 +103,19 @@ def show_summary(path: Path, *, group: str | None, every: bool, as_json: bool) -
     elif as_json:
         print_json({"posterior": posterior.name, "attrs": posterior.attrs, "layers": layer_rows(posterior)})
     else:
-        show_layers(posterior, every=every)
+        show_layers(posterior, every=every, in_words=True)
 
 
-def show_layers(posterior: Posterior, *, every: bool = False) -> None:
-    """Print one posterior's layer table, with what must stand beside it."""
+def show_layers(posterior: Posterior, *, every: bool = False, in_words: bool = False) -> None:
+    """Print one posterior's layer table, and either all of it in words or only that the fit had not converged."""
     rows = layer_rows(posterior, None if every else SHORT_COLUMNS)
     attrs = posterior.attrs
     about = [attrs.get("model_name"), attrs.get("data_name")]
     title = " · ".join([posterior.name, *(str(part) for part in about if part)])
     print_table(rows, title=title)
-    if posterior.converged != "yes":
+    if in_words:
+        print_wrapped(diagnostics.layer_statement(posterior.table))
+    elif posterior.converged != "yes":
         print_wrapped(convergence_sentence(attrs))
 
 
@@ -130,13 +143,143 @@ def print_wrapped(text: str) -> None:
 
 
 def show_comparison(paths: Sequence[Path], *, every: bool, as_json: bool) -> None:
-    """Print posteriors side by side."""
-    raise NotImplementedError
+    """Print posteriors side by side: their layers, like beside like, and their predictions of the same data.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files, or folders of runs, whose posteriors are all taken.
+    every : bool
+        Print all columns.
+    as_json : bool
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two posteriors.
+    """
+    files = [file for path in paths for file in _posterior_files(path)]
+    if len(files) < 2:
+        raise DataError(
+            f"Two or more posteriors are needed to compare, got {len(files)}. Name more files, or the folder of a run."
+        )
+    named = _distinct([read_posterior(file) for file in files], files)
+    result = diagnostics.compare({name: posterior.idata for name, posterior in named.items()})
+    layers = [row for metric in COMPARED for row in _by_layer(result, metric, every=every)]
+    predictions = [{"posterior": name} | _scalars(result.sel(posterior=name)) for name in named]
+    if as_json:
+        print_json({"layers": _long(result), "predictions": predictions, "attrs": result.attrs})
+        return
+    print_table(layers)
+    print()
+    print_table([_readable(row, every=every) for row in predictions])
+    for posterior in named.values():
+        if posterior.converged != "yes":
+            print_wrapped(f"{posterior.name}: {convergence_sentence(posterior.attrs)}")
+
+
+def _posterior_files(path: Path) -> list[Path]:
+    """Return the file itself, or those of the run in a folder, in the order they were fitted."""
+    if not path.is_dir():
+        return [path]
+    folder = RunFolder(path)
+    return [folder.posterior(name) for name in folder.read_record().get("posteriors", {})]
+
+
+def _distinct(posteriors: Sequence[Posterior], files: Sequence[Path]) -> dict[str, Posterior]:
+    """Name posteriors by what they are, and by their file where that is not enough."""
+    names = [posterior.name for posterior in posteriors]
+    return {
+        name if names.count(name) == 1 else str(file): posterior
+        for name, file, posterior in zip(names, files, posteriors, strict=True)
+    }
+
+
+def _by_layer(result: xr.Dataset, metric: str, *, every: bool) -> list[dict[str, Any]]:
+    """Return one metric as rows by layer, a column for each posterior that has it."""
+    if metric not in result or (metric not in COMPARED_SHORT and not every):
+        return []
+    values = result[metric]
+    return [
+        {"metric": metric, "layer": str(layer)}
+        | {str(name): values.sel(layer=layer, posterior=name).item() for name in result["posterior"].values}
+        for layer in result["layer"].values
+    ]
+
+
+def _scalars(row: xr.Dataset) -> dict[str, Any]:
+    return {str(name): value.item() for name, value in row.data_vars.items() if not value.dims}
+
+
+def _readable(row: dict[str, Any], *, every: bool) -> dict[str, Any]:
+    """Return a row with each figure joined to its standard error."""
+    joined: dict[str, Any] = {}
+    for name, value in row.items():
+        if name.endswith("_se") or (name in ("prior", "factorised") and not every):
+            continue
+        decimals = 4 if name in ("accuracy", "elpd_mean") else 1
+        joined[name] = estimate(value, row[f"{name}_se"], decimals) if f"{name}_se" in row else value
+    return joined
+
+
+def _long(result: xr.Dataset) -> list[dict[str, Any]]:
+    names = [name for name in result.data_vars if result[name].dims == ("posterior", "layer")]
+    return [
+        {"posterior": str(who), "layer": str(layer)}
+        | {str(name): result[name].sel(posterior=who, layer=layer).item() for name in names}
+        for who in result["posterior"].values
+        for layer in result["layer"].values
+    ]
 
 
 def draw_plot(path: Path, kind: str, *, output: Path, layer: str | None) -> None:
-    """Write one figure of a posterior."""
-    raise NotImplementedError
+    """Write one figure of a posterior.
+
+    Parameters
+    ----------
+    path : Path
+        The posterior.
+    kind : str
+        A key of `wiu_pyro.plots.KINDS`.
+    output : Path
+        Picture to write; its ending decides the format.
+    layer : str or None
+        For kinds that show one layer.
+
+    Raises
+    ------
+    DataError
+        If the kind, the layer or the ending is unknown, or the kind shows no single layer.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from wiu_pyro import plots
+
+    if kind not in plots.KINDS:
+        raise DataError(f"Unknown kind of plot '{kind}'. {near_matches(kind, plots.KINDS)}")
+    if output.suffix.lower() not in PICTURES:
+        raise DataError(
+            f"The picture's name must end in {', '.join(PICTURES)}, got '{output}'. For example -o {output.stem}.png"
+        )
+    draw = plots.KINDS[kind]
+    posterior = read_posterior(path)
+    options = _layer_option(draw, kind, layer, posterior)
+    drawing = draw(posterior.idata, **options)
+    with written_aside(output) as aside:
+        figure_of(drawing).savefig(aside, dpi=150, bbox_inches="tight", facecolor="white")
+    print(output)
+
+
+def _layer_option(draw: Any, kind: str, layer: str | None, posterior: Posterior) -> dict[str, str]:
+    if layer is None:
+        return {}
+    if "layer" not in inspect.signature(draw).parameters:
+        raise DataError(f"'{kind}' shows all layers and takes no --layer, got --layer {layer}. Leave it out.")
+    name = layer.removeprefix(schema.LAYER_PREFIX)
+    if name not in posterior.layers:
+        raise DataError(f"Unknown layer '{layer}'. {near_matches(name, posterior.layers)}")
+    return {"layer": name}
 
 
 def show_report(path: Path) -> None:

@@ -70,6 +70,9 @@ def answer(posteriors: Sequence[Posterior]) -> Answer:
 def _headline(posteriors: Sequence[Posterior]) -> str:
     if len(posteriors[0].layers) < 2:
         return f"The network has one layer with a posterior, '{posteriors[0].layers[0]}': there is nothing to rank."
+    even = [posterior.name for posterior in posteriors if np.ptp(_finite(posterior.like_with_like)) < TIE]
+    if even:
+        return f"No layer stands out by {', '.join(even)}: the data determine all layers about equally."
     least = {_least(posterior) for posterior in posteriors}
     if len(least) > 1:
         by_layer = ", ".join(f"'{_least(posterior)}' by {posterior.name}" for posterior in posteriors)
@@ -79,6 +82,10 @@ def _headline(posteriors: Sequence[Posterior]) -> str:
     return (
         f"The uncertainty is greatest in layer '{layer}': the data determine it least, relative to its prior ({who})."
     )
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
 
 
 def _least(posterior: Posterior) -> str:
@@ -92,6 +99,8 @@ def _extremes(posterior: Posterior) -> str:
     removed = f"{percent(contraction[most])} of the prior variance of '{layers[most]}'"
     if most == least:
         return f"{posterior.name}: the data remove {removed}."
+    if contraction[most] - contraction[least] < TIE:
+        return f"{posterior.name}: the data remove about as much of the prior variance in all layers."
     kept = f"{percent(contraction[least])} of that of '{layers[least]}'"
     return f"{posterior.name}: the data remove {removed}, but only {kept}."
 

@@ -87,7 +87,7 @@ COLUMNS = (
         "sd_q50",
         "sd",
         "Posterior sd in units of the weight: median over the layer's weights, and 5 % to 95 % quantile. Not "
-        "comparable between layers: scaling one ReLU layer up and the next down changes it and leaves the function as it is.",
+        "comparable between layers: scaling one ReLU layer up and the next down changes it, but not the function.",
     ),
     Column("mean_abs", "mean |w|", "Mean size of a weight's posterior mean, in units of the weight."),
 )

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 __all__ = ["Alert", "Code", "Figure", "FigureGroup", "Section", "Table"]
 
 
+WIDE = 800  # CSS pixels beyond which a picture takes a whole row
+HALF = 600  # beyond which it takes half a row
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of finished cells; the first cell of a row names it, columns in `words` hold text."""
@@ -27,13 +31,24 @@ class Figure:
     width: int
     height: int
 
+    @property
+    def wide(self) -> bool:
+        """Whether the picture takes a whole row."""
+        return self.width > WIDE
+
 
 @dataclass(frozen=True)
 class FigureGroup:
-    """Figures under one heading."""
+    """Figures under one heading, with a note on how to read them."""
 
     title: str
     figures: tuple[Figure, ...]
+    note: str = ""
+
+    @property
+    def columns(self) -> str:
+        """Whether pictures need "half" a row each, or fit three to a row ("third")."""
+        return "half" if any(HALF < figure.width <= WIDE for figure in self.figures) else "third"
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,33 @@ from wiu_pyro.errors import SchemaError
 from wiu_pyro.report.content import Figure, FigureGroup, Section
 from wiu_pyro.report.posterior import Posterior
 
-__all__ = ["drawn", "embedded", "figure_section"]
+__all__ = ["answer_figures", "drawn", "embedded", "figure_group", "figure_of", "figure_section"]
 
 DPI = 150
 CSS_DPI = 96
+MOST_LAYERS = 3  # of one posterior, in plots that show one layer
+PER_LAYER = ("weight-heatmap",)
+ELSEWHERE = ("reliability", "risk-coverage", "declined-images")  # shown with the predictions
+TITLES = {
+    "layer-uncertainty": "How the weights of each layer are spread",
+    "weight-heatmap": "Weight by weight",
+    "input-map": "Seen from the image: the first layer's uncertainty by pixel",
+    "loss": "Training",
+    "reliability": "Can the probabilities be taken at their word?",
+    "risk-coverage": "What does declining the most uncertain images gain?",
+    "declined-images": "",
+}
+NOTES = {
+    "compare-layers": "Like beside like: conditional figures of all posteriors, marginal ones of those that have them.",
+    "layer-uncertainty": "Each ridge is the distribution over a layer's weights, scaled to its own peak; the bar spans "
+    "5 to 95 % of them, the dot is the median.",
+    "weight-heatmap": "Rows are outputs, columns inputs; weights of a large layer are averaged in blocks.",
+    "input-map": "Where the images never vary, the data say nothing and the sd stays at the prior's.",
+    "loss": "−ELBO summed over the data, by epoch. The shaded tail is what the convergence check looks at.",
+    "reliability": "Accuracy against confidence: on the diagonal, the probabilities can be taken at their word.",
+    "risk-coverage": "Error rate among the images answered, when the most uncertain are declined first.",
+    "declined-images": "The images declined first, with the interval of the predicted class's probability.",
+}
 
 
 def embedded(drawing: Any, caption: str) -> Figure:
@@ -34,9 +57,9 @@ def embedded(drawing: Any, caption: str) -> Figure:
     """
     import matplotlib.pyplot as plt
 
-    figure = _figure_of(drawing)
+    figure = figure_of(drawing)
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI, bbox_inches="tight", facecolor="white")
+    figure.savefig(picture, format="png", dpi=DPI, facecolor="white")
     plt.close(figure)
     content = picture.getvalue()
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))  # of the PNG's IHDR
@@ -44,7 +67,8 @@ def embedded(drawing: Any, caption: str) -> Figure:
     return Figure(source, caption, round(width * CSS_DPI / DPI), round(height * CSS_DPI / DPI))
 
 
-def _figure_of(drawing: Any) -> MatplotlibFigure:
+def figure_of(drawing: Any) -> MatplotlibFigure:
+    """Return the matplotlib figure of what a plot gave back: a figure, axes, or an array of axes."""
     if isinstance(drawing, MatplotlibFigure):
         return drawing
     first = drawing.flat[0] if hasattr(drawing, "flat") else drawing
@@ -66,20 +90,49 @@ def drawn(kind: str, posterior: Posterior, **options: Any) -> Figure | None:
     -------
     Figure or None
     """
-    if kind not in getattr(plots, "KINDS", {}):
-        return None
     try:
         drawing = plots.KINDS[kind](posterior.idata, **options)
     except SchemaError:
         return None
-    return embedded(drawing, f"{posterior.name}: {kind}")
+    what = f", layer {options['layer']}" if options.get("layer") else ""
+    return embedded(drawing, f"{posterior.name}{what}")
 
 
 def figure_section(posteriors: Sequence[Posterior]) -> Section:
-    """Return the plots of the layers' uncertainty, one group per kind."""
+    """Return the plots of the layers' uncertainty, one group per kind; a new kind of plot comes in by itself."""
     groups = []
-    for kind in getattr(plots, "KINDS", {}):
-        figures = tuple(figure for figure in (drawn(kind, p) for p in posteriors) if figure is not None)
-        if figures:
-            groups.append(FigureGroup(kind, figures))
-    return Section("figures", "Inside the layers", figure_groups=tuple(groups))
+    for kind in plots.KINDS:
+        if kind not in ELSEWHERE:
+            figures = tuple(figure for posterior in posteriors for figure in _all_of(kind, posterior))
+            groups.append(figure_group(kind, figures))
+    return Section("figures", "Inside the layers", figure_groups=tuple(group for group in groups if group.figures))
+
+
+def figure_group(kind: str, figures: Sequence[Figure | None]) -> FigureGroup:
+    """Return the figures of one kind, without those that could not be drawn, under its title."""
+    title = TITLES.get(kind, kind.replace("-", " ").capitalize())
+    return FigureGroup(title, tuple(figure for figure in figures if figure is not None), NOTES.get(kind, ""))
+
+
+def answer_figures(posteriors: Sequence[Posterior]) -> FigureGroup:
+    """Return the picture that belongs to the answer: the posteriors side by side, or the only one's layers."""
+    if len(posteriors) == 1:
+        return FigureGroup("", tuple(_all_of("layer-uncertainty", posteriors[0])), NOTES["layer-uncertainty"])
+    return _side_by_side(posteriors)
+
+
+def _side_by_side(posteriors: Sequence[Posterior]) -> FigureGroup:
+    try:
+        drawing = plots.compare_layers({posterior.name: posterior.idata for posterior in posteriors})
+    except SchemaError:
+        return FigureGroup("", ())
+    return FigureGroup("", (embedded(drawing, "The posteriors side by side"),), NOTES["compare-layers"])
+
+
+def _all_of(kind: str, posterior: Posterior) -> list[Figure]:
+    """Return one plot, or one per layer for the first few layers where the plot shows one layer."""
+    if kind not in PER_LAYER:
+        found = [drawn(kind, posterior)]
+    else:
+        found = [drawn(kind, posterior, layer=layer) for layer in posterior.layers[:MOST_LAYERS]]
+    return [figure for figure in found if figure is not None]

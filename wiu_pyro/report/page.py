@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from wiu_pyro.report.answer import answer
 from wiu_pyro.report.content import Alert, Section
-from wiu_pyro.report.figures import figure_section
+from wiu_pyro.report.figures import answer_figures, figure_section
 from wiu_pyro.report.folder import RunFolder, written_aside
 from wiu_pyro.report.layer_section import layer_section
 from wiu_pyro.report.posterior import Posterior, convergence_sentence
@@ -83,6 +83,7 @@ def render(
         version=_version(),
         written_at=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
         answer=answer(posteriors),
+        answer_figures=answer_figures(posteriors) if posteriors else None,
         alerts=_alerts(posteriors, record, missing),
         sections=[Section("answer", "The answer"), *_sections(posteriors, record, missing)],
     )

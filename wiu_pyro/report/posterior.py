@@ -89,5 +89,7 @@ def convergence_sentence(attrs: dict[str, Any]) -> str:
     if not detail and isinstance(change, float) and np.isfinite(change):
         limit = f" (limit {percent(threshold, 2)})" if threshold is not None else ""
         detail = f"−ELBO changed by {percent(change, 2)} over the last tenth of the epochs{limit}"
+    if converged not in ("yes", "no") and "not assessed" in detail:
+        return f"{detail}."
     opening = {"yes": "Converged", "no": "Not converged"}.get(converged, "Convergence not assessed")
     return f"{opening}: {detail}." if detail else f"{opening}."

@@ -9,8 +9,8 @@ import xarray as xr
 
 from wiu_pyro import diagnostics
 from wiu_pyro.errors import SchemaError
-from wiu_pyro.report.content import FigureGroup, Section, Table
-from wiu_pyro.report.figures import drawn
+from wiu_pyro.report.content import Section, Table
+from wiu_pyro.report.figures import drawn, figure_group
 from wiu_pyro.report.numbers import MISSING, estimate, number, percent
 from wiu_pyro.report.posterior import Posterior
 
@@ -63,15 +63,15 @@ def prediction_section(posteriors: Sequence[Posterior]) -> Section:
     paired = paired_table(posteriors)
     heads = {column for table in tables for column in table.columns}
     terms = tuple((name, text) for name, text in TERMS.items() if name in heads)
-    curves = [drawn(kind, posterior) for kind in ("reliability", "risk-coverage") for posterior in posteriors]
-    figures = tuple(figure for figure in curves if figure is not None)
+    kinds = ("reliability", "risk-coverage")
+    groups = [figure_group(kind, [drawn(kind, posterior) for posterior in posteriors]) for kind in kinds]
     return Section(
         "predictions",
         "How good are the predictions?",
         intro=_which(posteriors),
         tables=(*tables, *paired),
         terms=terms,
-        figure_groups=(FigureGroup("", figures),) if figures else (),
+        figure_groups=tuple(group for group in groups if group.figures),
     )
 
 
@@ -191,12 +191,11 @@ def _paired_cells(row: xr.Dataset, *, best: bool) -> tuple[str, str]:
 
 def declined_section(posteriors: Sequence[Posterior]) -> Section:
     """Return the images a classifier that may decline would decline first, as pictures or as a table."""
-    figures = [drawn("declined", posterior) for posterior in posteriors]
-    shown = tuple(figure for figure in figures if figure is not None)
+    group = figure_group("declined-images", [drawn("declined-images", posterior) for posterior in posteriors])
     intro = ("Images each posterior's predictive is least sure of, most uncertain first.",)
-    groups = (FigureGroup("", shown),) if shown else ()
-    tables = () if shown else tuple(table for posterior in posteriors[:1] for table in _declined_table(posterior))
-    if not shown and not tables:
+    groups = (group,) if group.figures else ()
+    tables = () if groups else tuple(table for posterior in posteriors[:1] for table in _declined_table(posterior))
+    if not groups and not tables:
         return Section("declined", "Images declined first")
     return Section("declined", "Images declined first", intro=intro, tables=tables, figure_groups=groups)
 

@@ -67,13 +67,20 @@ def _posterior_table(posteriors: Sequence[Posterior], record: Record) -> Table:
                 _text(attrs.get("curvature")),
                 _text(attrs.get("temperature")),
                 number(posterior.idata["posterior"].sizes.get("draw", 0)),
-                seconds_in_words(entry.get("fit_seconds")),
+                _fit_time(entry),
                 seconds_in_words(entry.get("export_seconds")),
                 bytes_in_words(entry.get("bytes")),
             )
         )
     notes = (_start_note(record),) if _start_note(record) else ()
     return Table("The posteriors", columns, tuple(rows), notes, words=columns[1:4])
+
+
+def _fit_time(entry: Record) -> str:
+    """Write how long a fit took; that trained as the point estimate has no time of its own."""
+    if "fit_seconds" in entry and entry["fit_seconds"] is None:
+        return "the point estimate's"
+    return seconds_in_words(entry.get("fit_seconds"))
 
 
 def _start_note(record: Record) -> str:
@@ -91,8 +98,9 @@ def convergence_section(posteriors: Sequence[Posterior]) -> Section:
     """Return whether each fit had converged, with the figure that rests on."""
     terms = tuple((posterior.name, convergence_sentence(posterior.attrs)) for posterior in posteriors)
     closing = (
-        "A fit counts as converged when −ELBO changed by less than 1 % over the last tenth of the epochs, with the KL "
-        "at full weight. For a Laplace posterior the fit is that of the point estimate it is built around.",
+        "A fit counts as converged when −ELBO changed by less than 1 % over the last tenth of the epochs, and over the "
+        "last tenth of those at the full learning rate, with the KL at full weight. For a Laplace posterior the fit is "
+        "that of the point estimate it is built around.",
     )
     return Section(
         "convergence", "Had the fits converged?", tables=(_convergence_table(posteriors, terms),), closing=closing
