@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,11 @@ def test_draws_are_stored_uncompressed(tmp_path: Path) -> None:
 def test_the_same_posterior_gives_the_same_file(tmp_path: Path) -> None:
     first, second = (save(make(), tmp_path / name) for name in ("a.nc", "b.nc"))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_reading_a_file_needs_no_torch() -> None:
+    code = "import sys; from wiu_pyro import load, save, concat; assert not {'torch', 'arviz'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_loading_closes_the_file(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import arviz as az
 import xarray as xr
 
 from wiu_pyro.errors import SchemaError
@@ -37,6 +36,8 @@ def build(groups: Mapping[str, xr.Dataset]) -> Any:
             f"A group name without '/' is needed, since netCDF loses such groups, but one is {odd[0]!r}. "
             "Name the layer by its dotted module path."
         )
+    import arviz as az  # here, since it takes seconds, and a command line's help needs none of it
+
     container = vars(az).get("InferenceData")  # ArviZ 1.x answers getattr with a DataTree and a warning
     if container is not None:
         return container(**groups)

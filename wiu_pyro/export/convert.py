@@ -216,7 +216,8 @@ def _centres(
     for number, chain in enumerate(moments):
         centre = {site: part.mean.to(source.structure.priors[site].mean.dtype) for site, part in chain.items()}
         for site in source.structure.other_sites:
-            centre[site] = torch.tensor(float(posterior[site].isel(chain=number).mean()))
+            value = float(posterior[site].isel(chain=number).mean())
+            centre[site] = torch.tensor(value, device=next(iter(centre.values())).device)
         found.append(centre)
     return found
 

@@ -141,8 +141,8 @@ def _check_group(name: str, data: xr.Dataset) -> None:
             f"{', '.join(map(repr, loose))} is one that indexes no dim. Remove it with .drop_vars({loose})."
         )
     _check_attrs(name, data.attrs)
-    for variable, array in data.variables.items():
-        _check_attrs(f"{name}.{variable}", array.attrs)
+    for key, array in data.variables.items():
+        _check_attrs(f"{name}.{key}", array.attrs)
     if name == "sample_stats":
         _check_sample_stats(data)
 

@@ -93,7 +93,7 @@ def dataset(idata: Any, group: str) -> xr.Dataset:
 
 
 def attrs(idata: Any) -> dict[str, Any]:
-    """Return the attributes of a posterior, those of group ``posterior``: guide, curvature, prior, seed, convergence."""
+    """Return the attributes of a posterior (of group ``posterior``): guide, curvature, prior, seed, convergence."""
     return dict(dataset(idata, "posterior").attrs)
 
 
