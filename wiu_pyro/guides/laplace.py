@@ -87,17 +87,20 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
         """Return −log joint at the point estimate from one batch, in nats; the temperature multiplies the prior."""
         self._require_fixed_priors()
-        prior_loc, prior_scale, normal = self.normal_priors()
+        prior = self.flat_prior()
         log_likelihood = self.log_likelihood(self.unpack(self.loc), batch)
-        deviation = (self.loc - prior_loc) / prior_scale
-        terms = -0.5 * deviation.square() - prior_scale.log() - HALF_LOG_TWO_PI
-        log_prior = terms.sum() if normal.all() else terms[normal].sum() + self.other_log_prior(self.loc)
+        energy = ((self.loc - prior.loc) / prior.scale).square()
+        if prior.all_normal:
+            log_prior = -0.5 * energy.sum() - self.loss_offset() / self.temperature
+        else:
+            normal = -0.5 * energy[prior.normal].sum() - self.loss_offset() / self.temperature
+            log_prior = normal + self.other_log_prior(self.loc)
         return -log_likelihood - kl_weight * self.temperature * log_prior
 
     def loss_offset(self) -> float:
         """Return the normalising constant of the Normal priors, which shifts −log joint and depends on units."""
-        _, prior_scale, normal = self.normal_priors()
-        return self.temperature * (prior_scale[normal].log().sum().item() + int(normal.sum()) * HALF_LOG_TWO_PI)
+        prior = self.flat_prior()
+        return self.temperature * (prior.log_scale_sum + prior.num_normal * HALF_LOG_TWO_PI)
 
     def laplace_approximation(self, data: Any, *labels: torch.Tensor) -> AutoBlockNormal:
         """Return the Gaussian guide around the present point estimate.
@@ -148,7 +151,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
 
     def _require_normal_priors(self, posterior: AutoBlockNormal) -> None:
         for name, place, _ in posterior.sites():
-            if not posterior.normal_priors()[2][place].all():
+            if not posterior.flat_prior().normal[place].all():
                 kind = type(posterior.prototype_trace.nodes[name]["fn"]).__name__
                 raise PriorError(
                     f"A Laplace guide needs Normal priors on the weights, but site '{name}' has a {kind}. "
@@ -158,9 +161,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     def _rules(self) -> dict[str, LayerRule]:
         return {layer.name: rule_for(layer.name, layer.module, layer.shapes) for layer in self.structure.layers}
 
-    def _captured(
-        self, batches: Batches, counter: list[int], rules: dict[str, LayerRule]
-    ) -> Iterator[CapturedBatch]:
+    def _captured(self, batches: Batches, counter: list[int], rules: dict[str, LayerRule]) -> Iterator[CapturedBatch]:
         """Yield what each batch shows of the layers; `counter[0]` grows by the data seen."""
         weights = {name: value.clone().requires_grad_() for name, value in self.point_estimate().items()}
         for name in self.structure.other_sites:

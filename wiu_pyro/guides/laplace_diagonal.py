@@ -30,7 +30,7 @@ class AutoDiagonalLaplace(LaplaceGuide):
             for name, diagonal in diagonals.items():
                 diagonal.update(captured.inputs[name], captured.grads[name])
         record = self._record(seen[0])
-        prior_precision = posterior.normal_priors()[1].square().reciprocal()
+        prior_precision = posterior.flat_prior().scale.square().reciprocal()
         blocks = [
             diagonal_block(posterior, layer.name, diagonals[layer.name], layer.sites, record, prior_precision)
             for layer in self.structure.layers

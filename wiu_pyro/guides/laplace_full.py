@@ -45,7 +45,7 @@ class AutoFullLaplace(LaplaceGuide):
 
     def _blocks(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[tuple[Block, ...], CurvatureRecord]:
         self._refuse_cost(posterior.latent_dim)
-        prior_precision = posterior.normal_priors()[1].double().square().reciprocal()
+        prior_precision = posterior.flat_prior().scale.double().square().reciprocal()
         if self.curvature_kind == "hessian":
             matrix, seen = self._hessian(posterior, batches)
             rules, index = {}, torch.arange(posterior.latent_dim, device=posterior.loc.device)

@@ -44,7 +44,7 @@ class AutoKFACLaplace(LaplaceGuide):
             name: KroneckerFactors(rule) if isinstance(rule, MatrixRule) else DiagonalCurvature(rule)
             for name, rule in rules.items()
         }
-        prior_precision = posterior.normal_priors()[1].square().reciprocal()
+        prior_precision = posterior.flat_prior().scale.square().reciprocal()
         columns = {
             layer.name: self._column_precision(posterior, layer, rules[layer.name], prior_precision)
             for layer in self.structure.layers

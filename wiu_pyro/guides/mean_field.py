@@ -17,7 +17,7 @@ from torch import nn
 from torch.distributions import biject_to
 
 from wiu_pyro.errors import GuideError
-from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.guides.network_guide import FlatPrior, NetworkGuide
 from wiu_pyro.nn import run_at
 
 __all__ = ["AutoMeanField"]
@@ -108,24 +108,28 @@ class AutoMeanField(NetworkGuide):
 
     def kl_divergence(self, flat: torch.Tensor | None = None) -> torch.Tensor:
         """Return KL(q ‖ prior) in nats: closed form for Normal priors, by the draw `flat` for the others."""
-        prior_loc, prior_scale, normal = self.normal_priors()
-        ratio = (2 * (self.log_scale - prior_scale.log())).exp()
-        shift = ((self.loc - prior_loc) / prior_scale).square()
-        terms = 0.5 * (ratio + shift - 1) - self.log_scale + prior_scale.log()
-        if normal.all():
-            return terms.sum()
         if flat is None:
             flat = self.loc + self.log_scale.exp() * torch.randn_like(self.loc)
+        prior = self.flat_prior()
+        if prior.all_normal:
+            return _DrawAndKL.apply(self.loc, self.log_scale, torch.zeros_like(flat), prior)[1]
+        ratio = (self.log_scale.exp() / prior.scale).square()
+        shift = ((self.loc - prior.loc) / prior.scale).square()
+        terms = 0.5 * (ratio + shift - 1) - self.log_scale + prior.scale.log()
         log_q = dist.Normal(self.loc, self.log_scale.exp()).log_prob(flat)
-        return terms[normal].sum() + log_q[~normal].sum() - self.other_log_prior(flat)
+        return terms[prior.normal].sum() + log_q[~prior.normal].sum() - self.other_log_prior(flat)
 
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
         """Return −ELBO from one draw of the weights for the batch, in nats; the temperature multiplies the KL."""
         if not self.fixed_priors:
             return self._loss_by_traces(batch, kl_weight * self.temperature)
-        flat = self.loc + self.log_scale.exp() * torch.randn_like(self.loc)
-        log_likelihood = self.log_likelihood(self.unpack(flat), batch)
-        return kl_weight * self.temperature * self.kl_divergence(flat) - log_likelihood
+        noise = torch.randn_like(self.loc)
+        if self.flat_prior().all_normal:
+            flat, kl = _DrawAndKL.apply(self.loc, self.log_scale, noise, self.flat_prior())
+        else:
+            flat = self.loc + self.log_scale.exp() * noise
+            kl = self.kl_divergence(flat)
+        return kl_weight * self.temperature * kl - self.log_likelihood(self.unpack(flat), batch)
 
     def _loss_by_traces(self, batch: tuple[torch.Tensor, ...], kl_weight: float) -> torch.Tensor:
         """Return −ELBO for priors that depend on other sites or are learned: log q − log p at a draw."""
@@ -140,6 +144,35 @@ class AutoMeanField(NetworkGuide):
         """Return log q of a draw, on the unconstrained scale, a float64 scalar in nats."""
         flat = self.pack(weights).double()
         return dist.Normal(self.loc.double(), self.log_scale.double().exp()).log_prob(flat).sum()
+
+
+class _DrawAndKL(torch.autograd.Function):
+    """A draw m + s ε and KL(N(m, s²) ‖ N(m₀, s₀²)), with their gradients written out.
+
+    Step time is that of passes over memory; autograd takes some thirty over the flat vector, this ten.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, loc: torch.Tensor, log_scale: torch.Tensor, noise: torch.Tensor, prior: FlatPrior
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        scale = log_scale.exp()
+        spread = scale * noise
+        ratio = scale.div_(prior.scale)  # s / s₀
+        shift = (loc - prior.loc).div_(prior.scale)
+        squares = torch.dot(ratio, ratio) + torch.dot(shift, shift)
+        kl = 0.5 * (squares - loc.numel()) - (log_scale.sum() - prior.log_scale_sum)
+        ctx.save_for_backward(spread, ratio, shift)
+        ctx.prior_scale = prior.scale
+        return loc + spread, kl
+
+    @staticmethod
+    def backward(ctx: Any, grad_draw: torch.Tensor, grad_kl: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        spread, ratio, shift = ctx.saved_tensors
+        grad_loc = (shift / ctx.prior_scale).mul_(grad_kl).add_(grad_draw)  # dKL/dm = (m − m₀) / s₀²
+        # dKL/d log s = s²/s₀² − 1
+        grad_log_scale = ratio.square().sub_(1).mul_(grad_kl).addcmul_(grad_draw, spread)
+        return grad_loc, grad_log_scale, None, None
 
 
 def _is_real(support: Any) -> bool:

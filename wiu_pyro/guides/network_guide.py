@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -56,6 +57,33 @@ def init_to_network(model: Callable[..., Any]) -> Callable[[dict[str, Any]], tor
         return fn.mean + torch.minimum(fn.stddev, torch.tensor(fan_in**-0.5)) * torch.randn(fn.shape())
 
     return init
+
+
+@dataclass(frozen=True)
+class FlatPrior:
+    """The priors of a flat vector of weights.
+
+    Attributes
+    ----------
+    loc, scale : Tensor, shape (latent_dim,)
+        Mean and sd where the prior is Normal, else 0 and 1.
+    normal : Tensor of bool, shape (latent_dim,)
+        Where the prior is Normal.
+    num_normal : int
+    log_scale_sum : float
+        Σ log sd over the Normal ones.
+    """
+
+    loc: torch.Tensor
+    scale: torch.Tensor
+    normal: torch.Tensor
+    num_normal: int
+    log_scale_sum: float
+
+    @property
+    def all_normal(self) -> bool:
+        """Whether every prior is Normal."""
+        return self.num_normal == len(self.loc)
 
 
 class NetworkGuide(AutoContinuous):
@@ -149,9 +177,12 @@ class NetworkGuide(AutoContinuous):
 
     def unpack(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         """Take a flat vector of shape (latent_dim,) apart into the value of each site."""
+        sites = self.sites()
+        parts = flat.split([shape.numel() for _, _, shape in sites])  # one backward for all, where slices need one each
         nodes = self.prototype_trace.nodes
         return {
-            name: biject_to(nodes[name]["fn"].support)(flat[place].view(shape)) for name, place, shape in self.sites()
+            name: biject_to(nodes[name]["fn"].support)(part.view(shape))
+            for (name, _, shape), part in zip(sites, parts, strict=True)
         }
 
     def pack(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -160,7 +191,9 @@ class NetworkGuide(AutoContinuous):
         for name, _, _ in self.sites():
             if name not in values:
                 raise GuideError(f"A value for each site is needed, but '{name}' is missing. Give all sites' values.")
-        return torch.cat([biject_to(nodes[name]["fn"].support).inv(values[name]).reshape(-1) for name, *_ in self.sites()])
+        return torch.cat(
+            [biject_to(nodes[name]["fn"].support).inv(values[name]).reshape(-1) for name, *_ in self.sites()]
+        )
 
     def start_at(self, values: dict[str, torch.Tensor]) -> None:
         """Move the guide's centre to given weights.
@@ -179,23 +212,25 @@ class NetworkGuide(AutoContinuous):
         node = trace.nodes[self.structure.observed]
         return (node["fn"].log_prob(node["value"]) * node["scale"]).sum()
 
-    def normal_priors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return prior mean, prior sd and whether the prior is Normal, for each entry of the flat vector."""
-        cached = self.__dict__.get("_prior_cache")
-        if cached is None or cached[0].device != self.loc.device:
-            cached = self.__dict__["_prior_cache"] = self._read_priors()
+    def flat_prior(self) -> FlatPrior:
+        """Return the priors in the order of the flat vector; read once, and again after a move to another device."""
+        cached = self.__dict__.get("_flat_prior")
+        if cached is None or cached.loc.device != self.loc.device:
+            cached = self.__dict__["_flat_prior"] = self._read_priors()
         return cached
 
-    def _read_priors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _read_priors(self) -> FlatPrior:
         locs, scales, normal = [], [], []
         for name, _, shape in self.sites():
             base = _base(self.prototype_trace.nodes[name]["fn"])
             is_normal = type(base).__name__ == "Normal"
             like = self.loc.new_zeros(shape)
-            locs.append((base.loc + like).reshape(-1) if is_normal else like.reshape(-1))
-            scales.append((base.scale + like).reshape(-1) if is_normal else (like + 1).reshape(-1))
+            locs.append((base.loc.to(like) + like).reshape(-1) if is_normal else like.reshape(-1))
+            scales.append((base.scale.to(like) + like).reshape(-1) if is_normal else (like + 1).reshape(-1))
             normal.append(torch.full((shape.numel(),), is_normal, device=like.device))
-        return torch.cat(locs), torch.cat(scales), torch.cat(normal)
+        mask = torch.cat(normal)
+        log_scale_sum = torch.cat(scales)[mask].double().log().sum().item()
+        return FlatPrior(torch.cat(locs), torch.cat(scales), mask, int(mask.sum()), log_scale_sum)
 
     def other_log_prior(self, flat: torch.Tensor) -> torch.Tensor:
         """Return the log prior of the sites without a Normal prior at a flat vector, on the unconstrained scale."""

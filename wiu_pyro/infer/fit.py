@@ -21,7 +21,7 @@ from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.infer.checks import check_data
 from wiu_pyro.infer.convergence import Convergence, assess
 from wiu_pyro.infer.progress import ProgressBar
-from wiu_pyro.nn import Batches, BayesianNetwork, ModelStructure, as_batches, inspect_model, run_at
+from wiu_pyro.nn import Batches, BayesianNetwork, ModelStructure, as_batches, run_at
 
 __all__ = ["Fit", "FitConfig", "fit"]
 
@@ -205,7 +205,9 @@ def _device(name: str) -> torch.device:
 def _adopt(model: Callable[..., Any], guide: AutoGuide, data: Any, config: FitConfig) -> None:
     """Complete model and guide by what the call says: the number of data, the temperature."""
     if not isinstance(guide, AutoGuide):
-        raise GuideError(f"A Pyro AutoGuide is needed, but this is a {type(guide).__name__}. Pass AutoMeanField(model).")
+        raise GuideError(
+            f"A Pyro AutoGuide is needed, but this is a {type(guide).__name__}. Pass AutoMeanField(model)."
+        )
     if isinstance(model, BayesianNetwork) and model.num_data is None:
         model.num_data = as_batches(data).num_data
     if config.temperature is not None:
@@ -248,7 +250,9 @@ class _Run:
         if isinstance(self.guide, NetworkGuide):
             self.guide.start_at(dict(values))
         elif isinstance(self.guide, AutoLaplaceApproximation):
-            flat = torch.cat([values[name].reshape(-1) for name, _ in self.guide.prototype_trace.iter_stochastic_nodes()])
+            flat = torch.cat(
+                [values[name].reshape(-1) for name, _ in self.guide.prototype_trace.iter_stochastic_nodes()]
+            )
             with torch.no_grad():
                 self.guide.loc.copy_(flat)
         else:
@@ -280,7 +284,7 @@ class _Run:
             return losses, scores
         parameters = self.parameters()
         rate = self.config.learning_rate or 1e-3
-        optimiser = torch.optim.Adam(parameters, lr=rate, foreach=self.device.type == "cuda" or len(parameters) > 1)
+        optimiser = torch.optim.Adam(parameters, lr=rate, fused=True)
         total, full = epochs * len(batches), self.full_rate_epochs(epochs) * len(batches)
         held_out = None if validation is None else as_batches(validation, batch_size=1000, device=self.device)
         with pyro.validation_enabled(False), ProgressBar(total, type(self.guide).__name__, self.config.progress) as bar:
@@ -300,9 +304,7 @@ class _Run:
                     bar.note(**{name: score})
         return losses, scores
 
-    def _step(
-        self, optimiser: torch.optim.Optimizer, parameters: list[torch.Tensor], batch: Any, step: int
-    ) -> float:
+    def _step(self, optimiser: torch.optim.Optimizer, parameters: list[torch.Tensor], batch: Any, step: int) -> float:
         optimiser.zero_grad(set_to_none=True)
         loss = self.loss(batch)
         value = loss.item()
@@ -400,4 +402,3 @@ def _pyro_laplace(guide: AutoLaplaceApproximation, data: Any, device: torch.devi
             "decomposition failed. Train further, or use AutoFullLaplace(model, curvature='ggn') or AutoKFACLaplace, "
             "whose curvature is positive semi-definite."
         ) from None
-
