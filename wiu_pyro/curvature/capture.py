@@ -34,6 +34,16 @@ def capture_layers(layers: Mapping[str, nn.Module]) -> Iterator[_Record]:
     The network goes on with a copy of each output, so that an in-place activation after the layer cannot touch what is
     recorded.
 
+    Parameters
+    ----------
+    layers : mapping of str to Module
+        The layers to look at, by name.
+
+    Yields
+    ------
+    _Record
+        ``inputs`` and ``outputs`` of each layer that was called, by name.
+
     Raises
     ------
     ModelError
@@ -42,19 +52,19 @@ def capture_layers(layers: Mapping[str, nn.Module]) -> Iterator[_Record]:
     record = _Record()
 
     def hook(name: str) -> Callable[..., torch.Tensor]:
-        def keep(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        def keep(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor) -> torch.Tensor:
             if name in record.outputs:
                 raise ModelError(
                     f"Each layer must be used once in a pass, but '{name}' was called twice (shared weights). "
                     "Give each use its own layer, or leave it without a prior."
                 )
-            record.inputs[name] = args[0].detach()
+            record.inputs[name] = (args[0] if args else next(iter(named.values()))).detach()
             record.outputs[name] = output
             return output.clone()
 
         return keep
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
+    handles = [module.register_forward_hook(hook(name), with_kwargs=True) for name, module in layers.items()]
     try:
         yield record
     finally:
@@ -68,9 +78,15 @@ def refuse_training_mode(root: nn.Module) -> None:
     Raises
     ------
     CurvatureError
-        Naming the first module in training mode.
+        Naming the first module in training mode, or the first BatchNorm that keeps no running statistics: it normalises
+        by the batch in evaluation too, so that one datum's output depends on the others.
     """
     for name, module in root.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise CurvatureError(
+                f"A curvature needs outputs that depend on one datum each, but '{name}' ({type(module).__name__}) "
+                "normalises by the batch. Make it with track_running_stats=True."
+            )
         if module.training and isinstance(module, TRAINING_SENSITIVE):
             raise CurvatureError(
                 f"A curvature needs a deterministic network, but '{name}' ({type(module).__name__}) is in training "

@@ -1,9 +1,9 @@
 """The likelihood as the curvature sees it: natural outputs, and square roots of the Hessian with respect to them.
 
 For an output f of one datum and its negative log-likelihood l(f), the generalised Gauss-Newton matrix of the weights is
-J' H J with J = df/dw and H = d²l/df² (Schraudolph 2002; Martens 2020, section 8). A matrix S with S S' = H, whose columns
-are passed backwards through the network, is all the Kronecker factors need. Sampled and empirical Fisher matrices come
-from the same place: their columns are gradients of l at sampled or at observed labels.
+J' H J with J = df/dw and H = d²l/df² (Schraudolph 2002; Martens 2020, section 8). A matrix S with S S' = H, whose
+columns are passed backwards through the network, is all the Kronecker factors need. Sampled and empirical Fisher
+matrices come from the same place: their columns are gradients of l at sampled or at observed labels.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import distributions as td
+from typing_extensions import override
 
 from wiu_pyro.errors import LikelihoodError
 
@@ -90,6 +91,7 @@ class CategoricalOutput(OutputLikelihood):
     def _probs(self) -> torch.Tensor:
         return torch.softmax(self.output.detach(), dim=-1)
 
+    @override
     def sqrt_hessian(self) -> torch.Tensor:
         probs = self._probs()
         root = probs.sqrt()
@@ -97,12 +99,14 @@ class CategoricalOutput(OutputLikelihood):
         columns = torch.diag_embed(root) - probs[:, :, None] * root[:, None, :]
         return columns.permute(2, 0, 1).contiguous()
 
+    @override
     def residual(self, labels: torch.Tensor) -> torch.Tensor:
         probs = self._probs()
         if labels.dim() == 1:
             labels = torch.nn.functional.one_hot(labels.long(), probs.shape[-1])
         return probs - labels.to(probs.dtype)
 
+    @override
     def sample_labels(self, generator: torch.Generator | None) -> torch.Tensor:
         return torch.multinomial(self._probs(), 1, generator=generator)[:, 0]
 
@@ -115,14 +119,17 @@ class BernoulliOutput(OutputLikelihood):
     def _probs(self) -> torch.Tensor:
         return torch.sigmoid(self.output.detach())
 
+    @override
     def sqrt_hessian(self) -> torch.Tensor:
         probs = self._probs()
         return torch.diag_embed((probs * (1 - probs)).sqrt()).permute(2, 0, 1).contiguous()
 
+    @override
     def residual(self, labels: torch.Tensor) -> torch.Tensor:
         probs = self._probs()
         return probs - labels.reshape(probs.shape).to(probs.dtype)
 
+    @override
     def sample_labels(self, generator: torch.Generator | None) -> torch.Tensor:
         return torch.bernoulli(self._probs(), generator=generator)
 
@@ -136,12 +143,15 @@ class NormalOutput(OutputLikelihood):
         super().__init__(output)
         self.noise_scale = noise_scale.detach().expand(output.shape)
 
+    @override
     def sqrt_hessian(self) -> torch.Tensor:
         return torch.diag_embed(1 / self.noise_scale).permute(2, 0, 1).contiguous()
 
+    @override
     def residual(self, labels: torch.Tensor) -> torch.Tensor:
         return (self.output.detach() - labels.reshape(self.output.shape)) / self.noise_scale**2
 
+    @override
     def sample_labels(self, generator: torch.Generator | None) -> torch.Tensor:
         noise = torch.randn(self.output.shape, generator=generator, dtype=self.output.dtype, device=self.output.device)
         return self.output.detach() + noise * self.noise_scale
@@ -174,8 +184,8 @@ def read(distribution: td.Distribution) -> OutputLikelihood:
     if isinstance(base, td.Categorical | td.OneHotCategorical):
         if base.logits.dim() != 2:
             raise LikelihoodError(
-                "One categorical label per datum is needed, logits of shape (batch, classes), "
-                f"but the logits have shape {tuple(base.logits.shape)}. Reduce the network's output to one row per datum."
+                "One categorical label per datum is needed, logits of shape (batch, classes), but the logits have "
+                f"shape {tuple(base.logits.shape)}. Reduce the network's output to one row per datum."
             )
         return CategoricalOutput(base.logits)
     if isinstance(base, td.Bernoulli):

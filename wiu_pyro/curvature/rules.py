@@ -9,10 +9,12 @@ An `AffineRule` covers the elementwise scale and shift of normalisation layers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
+from typing_extensions import override
 
 from wiu_pyro.errors import ModelError
 
@@ -75,7 +77,7 @@ class MatrixRule(LayerRule):
     def __init__(self, module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
         super().__init__(module, shapes)
         self.groups = int(getattr(module, "groups", 1))
-        out = int(module.weight.shape[0])  # type: ignore[union-attr, arg-type, index]
+        out = next(iter(shapes.values()))[0]  # not module.weight: a PyroSample would draw
         self.out_features = out // self.groups
         self.in_features = self.numel // out
 
@@ -95,6 +97,7 @@ class MatrixRule(LayerRule):
         ones = patches.new_ones(*patches.shape[:-1], 1)
         return torch.cat([patches, ones], -1) if "weight" in self.shapes else ones
 
+    @override
     def join(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
         parts = []
         for name in ("weight", "bias"):
@@ -103,6 +106,7 @@ class MatrixRule(LayerRule):
                 parts.append(values[name].reshape(*lead, self.groups, self.out_features, -1))
         return torch.cat(parts, -1).flatten(-3)
 
+    @override
     def split(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         lead = flat.shape[:-1]
         matrix = flat.reshape(*lead, self.groups, self.out_features, self.in_features)
@@ -114,10 +118,12 @@ class MatrixRule(LayerRule):
             values["bias"] = matrix[..., -1].reshape(*lead, *self.shapes["bias"])
         return values
 
+    @override
     def jacobian(self, layer_input: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
         joint = torch.einsum("kngto,ngti->nkgoi", self.output_grads(grads), self.inputs(layer_input))
         return joint.flatten(-3)
 
+    @override
     def squared_sum(self, layer_input: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
         inputs, outputs = self.inputs(layer_input), self.output_grads(grads)
         if inputs.shape[2] > 1:
@@ -130,9 +136,11 @@ class MatrixRule(LayerRule):
 class LinearRule(MatrixRule):
     """`torch.nn.Linear`, on vectors or on each position of a sequence."""
 
+    @override
     def patches(self, layer_input: torch.Tensor) -> torch.Tensor:
         return layer_input.reshape(len(layer_input), 1, -1, layer_input.shape[-1])
 
+    @override
     def output_grads(self, grads: torch.Tensor) -> torch.Tensor:
         return grads.reshape(*grads.shape[:2], 1, -1, grads.shape[-1])
 
@@ -140,14 +148,16 @@ class LinearRule(MatrixRule):
 class Conv2dRule(MatrixRule):
     """`torch.nn.Conv2d` with any stride, padding, dilation and groups, as a matrix on unfolded patches."""
 
+    @override
     def patches(self, layer_input: torch.Tensor) -> torch.Tensor:
-        conv = self.module
+        conv: Any = self.module
         mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
         padded = F.pad(layer_input, conv._reversed_padding_repeated_twice, mode=mode)
         unfolded = F.unfold(padded, conv.kernel_size, dilation=conv.dilation, stride=conv.stride)
         # (batch, groups * in, positions) -> (batch, groups, positions, in)
         return unfolded.reshape(len(layer_input), self.groups, -1, unfolded.shape[-1]).mT
 
+    @override
     def output_grads(self, grads: torch.Tensor) -> torch.Tensor:
         columns, batch = grads.shape[:2]
         return grads.reshape(columns, batch, self.groups, self.out_features, -1).mT
@@ -156,9 +166,11 @@ class Conv2dRule(MatrixRule):
 class AffineRule(LayerRule):
     """The scale and shift of BatchNorm (in evaluation), LayerNorm and GroupNorm: one weight per element or channel."""
 
+    @override
     def join(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
         return torch.cat([values[name].flatten(-len(shape)) for name, shape in self.shapes.items()], -1)
 
+    @override
     def split(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         values, start = {}, 0
         for name, shape in self.shapes.items():
@@ -168,13 +180,14 @@ class AffineRule(LayerRule):
         return values
 
     def _normalised(self, layer_input: torch.Tensor) -> torch.Tensor:
-        module = self.module
+        module: Any = self.module
         if isinstance(module, nn.LayerNorm):
             return F.layer_norm(layer_input, module.normalized_shape, eps=module.eps)
         if isinstance(module, nn.GroupNorm):
             return F.group_norm(layer_input, module.num_groups, eps=module.eps)
         return F.batch_norm(layer_input, module.running_mean, module.running_var, training=False, eps=module.eps)
 
+    @override
     def jacobian(self, layer_input: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
         parts = []
         for name in self.shapes:

@@ -6,6 +6,7 @@ Its precision follows from Woodbury's identity; nothing of size (numel, numel) i
 from __future__ import annotations
 
 import torch
+from typing_extensions import override
 
 from wiu_pyro.linalg.precision import Precision
 
@@ -33,6 +34,7 @@ class LowRankCovariance(Precision):
         # (rank, numel): Λ = diag(1/d) − R' R
         self.reduction = torch.linalg.solve_triangular(self.capacitance, scaled.mT, upper=False)
 
+    @override
     def colour(self, noise: torch.Tensor) -> torch.Tensor:
         # Σ^½ by an extra draw for the low-rank part would need more noise than numel; a square root instead:
         # (D + WW')^½ acts as D^½ (I + UU')^½ with U = D^-½ W, and (I + UU')^½ = I + Q (√(1+s²) − 1) Q'
@@ -41,20 +43,25 @@ class LowRankCovariance(Precision):
         stretched = (noise @ basis) * ((1 + singular.square()).sqrt() - 1)
         return (noise + stretched @ basis.mT) * self.diagonal.sqrt()
 
+    @override
     def quadratic(self, delta: torch.Tensor) -> torch.Tensor:
         delta = delta.double()
         return (delta.square() / self.diagonal).sum(-1) - (delta @ self.reduction.mT).square().sum(-1)
 
+    @override
     def log_det(self) -> torch.Tensor:
         return -self.diagonal.double().log().sum() - 2 * self.capacitance.diagonal().log().sum()
 
+    @override
     def variance(self) -> torch.Tensor:
         return self.factor.square().sum(1) + self.diagonal
 
+    @override
     def conditional_variance(self) -> torch.Tensor:
         precision = 1 / self.diagonal.double() - self.reduction.square().sum(0)
         return precision.reciprocal().to(self.diagonal.dtype)
 
+    @override
     def covariance_of(self, jacobian: torch.Tensor) -> torch.Tensor:
         low = jacobian @ self.factor
         return low @ low.mT + (jacobian * self.diagonal) @ jacobian.mT

@@ -16,6 +16,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
+from typing_extensions import override
 
 from wiu_pyro.errors import CurvatureError
 
@@ -77,27 +78,34 @@ class DiagonalPrecision(Precision):
     def __init__(self, precision: torch.Tensor) -> None:
         if not (torch.isfinite(precision).all() and (precision > 0).all()):
             raise CurvatureError(
-                f"A diagonal precision needs positive finite entries, but the smallest is {precision.min().item():.3g}. "
+                "A diagonal precision needs positive finite entries, but the smallest is "
+                f"{precision.min().item():.3g}. "
                 'Check the data for NaN, or use curvature="ggn", which is positive semi-definite.'
             )
         self.precision = precision
         self.numel = precision.numel()
 
+    @override
     def colour(self, noise: torch.Tensor) -> torch.Tensor:
         return noise * self.precision.rsqrt()
 
+    @override
     def quadratic(self, delta: torch.Tensor) -> torch.Tensor:
         return (delta.double().square() * self.precision.double()).sum(-1)
 
+    @override
     def log_det(self) -> torch.Tensor:
         return self.precision.double().log().sum()
 
+    @override
     def variance(self) -> torch.Tensor:
         return self.precision.reciprocal()
 
+    @override
     def conditional_variance(self) -> torch.Tensor:
         return self.precision.reciprocal()
 
+    @override
     def covariance_of(self, jacobian: torch.Tensor) -> torch.Tensor:
         return (jacobian * self.variance()) @ jacobian.mT
 
@@ -125,9 +133,7 @@ class KroneckerPrecision(Precision):
         If a factor is not finite or not positive semi-definite.
     """
 
-    def __init__(
-        self, grad_factor: torch.Tensor, input_factor: torch.Tensor, column_precision: torch.Tensor
-    ) -> None:
+    def __init__(self, grad_factor: torch.Tensor, input_factor: torch.Tensor, column_precision: torch.Tensor) -> None:
         self.column_precision = column_precision
         self.whitener = column_precision.rsqrt()  # (in,)
         self.grad_diagonal = grad_factor.diagonal(dim1=-2, dim2=-1)  # (groups, out)
@@ -142,28 +148,34 @@ class KroneckerPrecision(Precision):
         self.matrix_shape = tuple(self.inverse.shape)  # (groups, out, in)
         self.numel = self.inverse.numel()
 
+    @override
     def colour(self, noise: torch.Tensor) -> torch.Tensor:
         matrix = noise.reshape(*noise.shape[:-1], *self.matrix_shape) * self.inverse.sqrt()
         matrix = self.out_basis @ matrix @ self.in_basis.mT * self.whitener
         return matrix.reshape(noise.shape)
 
+    @override
     def quadratic(self, delta: torch.Tensor) -> torch.Tensor:
         matrix = delta.reshape(*delta.shape[:-1], *self.matrix_shape) / self.whitener
         rotated = (self.out_basis.mT @ matrix @ self.in_basis).double()
         return (rotated.square() * self.eigenvalues).sum((-3, -2, -1))
 
+    @override
     def log_det(self) -> torch.Tensor:
         rows = self.numel // len(self.column_precision)
         return self.eigenvalues.log().sum() + rows * self.column_precision.double().log().sum()
 
+    @override
     def variance(self) -> torch.Tensor:
         matrix = self.out_basis.square() @ self.inverse @ self.in_basis.square().mT
         return (matrix * self.whitener.square()).reshape(-1)
 
+    @override
     def conditional_variance(self) -> torch.Tensor:
         diagonal = self.grad_diagonal[:, :, None] * self.input_diagonal[:, None, :] + self.column_precision
         return diagonal.reciprocal().reshape(-1)
 
+    @override
     def covariance_of(self, jacobian: torch.Tensor) -> torch.Tensor:
         matrix = jacobian.reshape(*jacobian.shape[:-1], *self.matrix_shape) * self.whitener
         rotated = (self.out_basis.mT @ matrix @ self.in_basis).reshape(jacobian.shape)
@@ -204,23 +216,29 @@ class DensePrecision(Precision):
         self.factor = factor
         self.covariance = torch.cholesky_inverse(factor)
 
+    @override
     def colour(self, noise: torch.Tensor) -> torch.Tensor:
         columns = noise.reshape(-1, self.numel).double().mT
         draws = torch.linalg.solve_triangular(self.factor.mT, columns, upper=True)
         return draws.mT.reshape(noise.shape).to(noise.dtype)
 
+    @override
     def quadratic(self, delta: torch.Tensor) -> torch.Tensor:
         return (delta.double() @ self.factor).square().sum(-1)
 
+    @override
     def log_det(self) -> torch.Tensor:
         return 2 * self.factor.diagonal().log().sum()
 
+    @override
     def variance(self) -> torch.Tensor:
         return self.covariance.diagonal().to(self.dtype)
 
+    @override
     def conditional_variance(self) -> torch.Tensor:
         return self.diagonal.reciprocal().to(self.dtype)
 
+    @override
     def covariance_of(self, jacobian: torch.Tensor) -> torch.Tensor:
         return (jacobian.double() @ self.covariance @ jacobian.double().mT).to(jacobian.dtype)
 

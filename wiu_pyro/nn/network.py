@@ -93,6 +93,24 @@ class BayesianNetwork(PyroModule):
         return self._distributions
 
     def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        """Sample the weights, run the network, observe the labels.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, *input_shape)
+        y : Tensor, shape (batch,) or (batch, outputs), optional
+            Labels; without them the site ``"obs"`` is sampled.
+
+        Returns
+        -------
+        Tensor, shape (batch, outputs)
+            The network's output: logits or means; with the number of draws in front where weights are stacked.
+
+        Raises
+        ------
+        ModelError
+            If the output does not fit the likelihood.
+        """
         weights = {name: pyro.sample(name, prior) for name, prior in self.prior_distributions().items()}
         noise = self.noise_scale
         if isinstance(noise, dist.Distribution):
@@ -104,10 +122,8 @@ class BayesianNetwork(PyroModule):
         return output
 
     def _output(self, weights: dict[str, torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Return the output at given weights and its number of batch dims.
-
-        Draws stacked by a vectorised `Predictive` come with extra dims on the left and run under vmap.
-        """
+        # draws stacked by a vectorised `Predictive` come with extra dims on the left and run under vmap; the second
+        # value is the number of batch dims of the output
         shapes = dict(self.net.named_buffers())
         name, value = next(iter(weights.items()))
         extra = value.dim() - shapes[name].dim()

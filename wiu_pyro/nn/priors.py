@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 import pyro.distributions as dist
 import torch
 from torch import nn
+from typing_extensions import override
 
 from wiu_pyro.errors import PriorError, near_matches
 
@@ -27,6 +28,12 @@ NORMALISATION = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 def fan_in(parameter: torch.Tensor) -> int:
     """Return the number of inputs of one output unit: the elements of a weight per row of its first axis."""
     return parameter.numel() // max(parameter.shape[0], 1)
+
+
+class _RealMixture(dist.MixtureSameFamily):
+    """A mixture over the whole line that says so: torch's own support is one that Pyro cannot transform."""
+
+    support = torch.distributions.constraints.real
 
 
 class Prior(ABC):
@@ -90,9 +97,11 @@ class Normal(Prior):
         if not math.isfinite(self.loc):
             raise PriorError(f"loc of a prior must be finite, but is {self.loc}. Pass for example 0.0.")
 
+    @override
     def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
         return dist.Normal(_full(self.loc, parameter), _full(self.scale, parameter)).to_event(parameter.dim())
 
+    @override
     def describe(self) -> str:
         return f"Normal({self.loc:g}, {self.scale:g})"
 
@@ -120,6 +129,7 @@ class FanInNormal(Prior):
     def __post_init__(self) -> None:
         _positive("gain", self.gain)
 
+    @override
     def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
         loc, scale = 0.0, 1.0
         if parameter.dim() >= 2:
@@ -128,6 +138,7 @@ class FanInNormal(Prior):
             loc = 1.0
         return dist.Normal(_full(loc, parameter), _full(scale, parameter)).to_event(parameter.dim())
 
+    @override
     def describe(self) -> str:
         return f"FanInNormal(weights N(0, {self.gain:g}/fan_in), biases N(0, 1))"
 
@@ -155,9 +166,11 @@ class Laplace(Prior):
     def __post_init__(self) -> None:
         _positive("scale", self.scale)
 
+    @override
     def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
         return dist.Laplace(_full(self.loc, parameter), _full(self.scale, parameter)).to_event(parameter.dim())
 
+    @override
     def describe(self) -> str:
         return f"Laplace({self.loc:g}, {self.scale:g})"
 
@@ -195,14 +208,16 @@ class ScaleMixtureNormal(Prior):
                 f"weight_wide must lie strictly between 0 and 1, but is {self.weight_wide}. Pass for example 0.25."
             )
 
+    @override
     def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
         probs = parameter.new_tensor([self.weight_wide, 1 - self.weight_wide])
         scales = parameter.new_tensor([self.wide, self.narrow]).expand(*parameter.shape, 2)
-        mixture = dist.MixtureSameFamily(
+        mixture = _RealMixture(
             dist.Categorical(probs.expand(*parameter.shape, 2)), dist.Normal(torch.zeros_like(scales), scales)
         )
         return mixture.to_event(parameter.dim())
 
+    @override
     def describe(self) -> str:
         return f"{self.weight_wide:g} N(0, {self.wide:g}²) + {1 - self.weight_wide:g} N(0, {self.narrow:g}²)"
 

@@ -252,4 +252,3 @@ def describe_prior(distribution: dist.Distribution) -> str:
             return f"{kind}({loc.flatten()[0].item():.4g}, {scale.flatten()[0].item():.4g})"
         return f"{kind}(loc and scale differ between weights)"
     return kind
-
