@@ -15,7 +15,6 @@ ROOMS = (
     "export",
     "guides",
     "infer",
-    "interventions",
     "linalg",
     "metrics",
     "nn",

@@ -111,7 +111,7 @@ def _read(guide: Any, structure: ModelStructure) -> _Gaussian | None:
         return _Gaussian(guide.loc, guide.blocks, places)
     if isinstance(guide, autoguide.AutoNormal):
         return _read_auto_normal(guide, structure)
-    if isinstance(guide, autoguide.AutoContinuous):
+    if isinstance(guide, autoguide.AutoContinuous) and hasattr(guide, "loc"):
         return _read_auto_continuous(guide, structure)
     return None
 
@@ -201,8 +201,10 @@ def _moments(gaussian: _Gaussian, structure: ModelStructure) -> ClosedForm:
 
 
 def _is_real(structure: ModelStructure, site: str) -> bool:
-    return biject_to(structure.priors[site].support).bijective and not structure.priors[site].support.is_discrete and (
-        "real" in repr(structure.priors[site].support).lower()
+    return (
+        biject_to(structure.priors[site].support).bijective
+        and not structure.priors[site].support.is_discrete
+        and ("real" in repr(structure.priors[site].support).lower())
     )
 
 
@@ -212,10 +214,18 @@ def _total_kl(gaussian: _Gaussian, structure: ModelStructure, layer_kl: dict[str
     for block in gaussian.blocks:
         if len(block.layers) < 2:
             continue
-        parts = [_marginal(gaussian, block, _index(layer, gaussian.places, block.index.device))
-                 for layer in structure.layers if layer.name in block.layers]
-        joint = torch.cat([_index(layer, gaussian.places, block.index.device)
-                           for layer in structure.layers if layer.name in block.layers])
+        parts = [
+            _marginal(gaussian, block, _index(layer, gaussian.places, block.index.device))
+            for layer in structure.layers
+            if layer.name in block.layers
+        ]
+        joint = torch.cat(
+            [
+                _index(layer, gaussian.places, block.index.device)
+                for layer in structure.layers
+                if layer.name in block.layers
+            ]
+        )
         whole = _marginal(gaussian, block, joint)
         # KL(joint ‖ prior) − Σ KL(marginals ‖ prior): the total correlation, Σ H(marginal) − H(joint)
         total += float(sum(part.entropy() for part in parts) - whole.entropy())
@@ -231,9 +241,7 @@ def _marginal(gaussian: _Gaussian, block: Block, index: torch.Tensor) -> Precisi
     return block.precision.marginal(position[index])  # type: ignore[attr-defined]
 
 
-def _layer_kl(
-    gaussian: _Gaussian, layer: Layer, structure: ModelStructure, block: Block
-) -> tuple[float, float]:
+def _layer_kl(gaussian: _Gaussian, layer: Layer, structure: ModelStructure, block: Block) -> tuple[float, float]:
     """Return KL of a layer's marginal from its prior and its standard error, 0 where in closed form."""
     if len(block.layers) > 1:
         index = _index(layer, gaussian.places, block.index.device)

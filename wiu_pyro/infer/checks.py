@@ -58,7 +58,9 @@ def _explained(error: Exception, model: Callable[..., Any], batch: tuple[torch.T
             f"{labels.max().item():g} ({text}). Give the network one output per class, labels counted from 0."
         )
     shapes = ", ".join(str(tuple(part.shape)) for part in batch)
-    return ModelError(f"The model could not be run on a batch of shapes {shapes}: {text}. Check the network's input size.")
+    return ModelError(
+        f"The model could not be run on a batch of shapes {shapes}: {text}. Check the network's input size."
+    )
 
 
 def _device_of(model: Callable[..., Any], like: torch.Tensor) -> torch.device:

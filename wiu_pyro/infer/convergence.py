@@ -3,7 +3,8 @@
 A schedule that lets the learning rate fall to zero flattens any loss curve, converged or not. So two stretches are
 looked at: the last tenth of the epochs, and the last tenth of the epochs run at the full learning rate. A fit counts as
 converged only if −ELBO changed by less than the threshold over both, with all of the KL's weight on. The change is that
-of the mean over the tenth from the mean over the tenth before, for the loss of one epoch is noisy.
+of the mean over the tenth from the mean over the tenth before, for the loss of one epoch is noisy. It is relative to
+−ELBO; a likelihood that is a density has no natural zero, so there it is relative to at least one nat per datum.
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ class Convergence:
     detail: str
 
 
-def assess(losses: Sequence[float], *, full_rate_epochs: int | None = None, threshold: float = THRESHOLD) -> Convergence:
+def assess(
+    losses: Sequence[float],
+    *,
+    full_rate_epochs: int | None = None,
+    threshold: float = THRESHOLD,
+    least: float = 0.0,
+) -> Convergence:
     """Judge whether a fit has converged.
 
     Parameters
@@ -49,6 +56,8 @@ def assess(losses: Sequence[float], *, full_rate_epochs: int | None = None, thre
         How many of the first epochs ran at the full learning rate with all KL weight on; all of them when None.
     threshold : float
         Largest relative change that counts as none.
+    least : float
+        Smallest |−ELBO| a change is taken relative to, in nats.
 
     Returns
     -------
@@ -66,7 +75,9 @@ def assess(losses: Sequence[float], *, full_rate_epochs: int | None = None, thre
         reason = "no training" if epochs == 0 else f"only {epochs} epochs, at least 10 are needed"
         return Convergence(None, math.nan, threshold, f"Convergence was not assessed: {reason}.")
     stretches = {"last": losses, "full-rate": losses[: full_rate_epochs or epochs]}
-    changes = {name: _change(values, max(1, epochs // 10)) for name, values in stretches.items() if len(values) > 1}
+    changes = {
+        name: _change(values, max(1, epochs // 10), least) for name, values in stretches.items() if len(values) > 1
+    }
     worst = max(changes, key=lambda name: changes[name])
     where = "all epochs" if worst == "last" else "the epochs at the full learning rate"
     converged = changes[worst] < threshold
@@ -77,11 +88,11 @@ def assess(losses: Sequence[float], *, full_rate_epochs: int | None = None, thre
     return Convergence(converged, changes[worst], threshold, detail)
 
 
-def _change(losses: Sequence[float], window: int) -> float:
+def _change(losses: Sequence[float], window: int, least: float) -> float:
     """Return the relative change between the means of the last two windows; infinite where a loss is not finite."""
     window = min(window, len(losses) // 2)
     first = math.fsum(losses[-2 * window : -window]) / window
     last = math.fsum(losses[-window:]) / window
     if not (math.isfinite(first) and math.isfinite(last)):
         return math.inf
-    return abs(last - first) / max(abs(last), 1e-12)
+    return abs(last - first) / max(abs(last), least, 1e-12)

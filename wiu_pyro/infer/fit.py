@@ -16,6 +16,7 @@ from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation
 from torch import nn
 
 from wiu_pyro.errors import CostError, CurvatureError, DataError, DeviceError, FitError, GuideError, near_matches
+from wiu_pyro.guides.block_normal import CurvatureRecord
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.infer.checks import check_data
@@ -156,9 +157,19 @@ def fit(
         run.prepare(batches, start)
         losses, scores = run.train(batches, epochs, validation)
         posterior = run.finish(data)
-    settings = {"epochs": epochs, **asdict(config), "device": str(device), "batches_per_epoch": len(batches)}
+    settings = {
+        "guide": type(guide).__name__,
+        "epochs": epochs,
+        **asdict(config),
+        "device": str(device),
+        "batches_per_epoch": len(batches),
+    }
     offset = guide.loss_offset() if isinstance(guide, NetworkGuide) else 0.0
-    convergence = assess([loss - offset for loss in losses], full_rate_epochs=run.full_rate_epochs(epochs))
+    convergence = assess(
+        [loss - offset for loss in losses],
+        full_rate_epochs=run.full_rate_epochs(epochs),
+        least=0.0 if structure.likelihood in ("categorical", "bernoulli") else structure.num_data,
+    )
     return Fit(
         model=model,
         guide=posterior,
@@ -395,10 +406,14 @@ def _pyro_laplace(guide: AutoLaplaceApproximation, data: Any, device: torch.devi
     whole = tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
     try:
         with torch.enable_grad():
-            return guide.laplace_approximation(*whole)
+            posterior = guide.laplace_approximation(*whole)
     except torch.linalg.LinAlgError:
         raise CurvatureError(
             "Pyro's AutoLaplaceApproximation needs a positive definite Hessian at the mode, but its Cholesky "
             "decomposition failed. Train further, or use AutoFullLaplace(model, curvature='ggn') or AutoKFACLaplace, "
             "whose curvature is positive semi-definite."
         ) from None
+    posterior.source_name, posterior.cli_name, posterior.structure_name = type(guide).__name__, "auto-laplace", "full"
+    num_data = len(whole[0])
+    posterior.curvature = CurvatureRecord("hessian", num_data, num_data, 1.0)
+    return posterior

@@ -101,8 +101,10 @@ def predict(
     batches = as_batches(data, batch_size=batch_size, device=device)
     if isinstance(fit.model, torch.nn.Module):
         fit.model.eval()
-    chunks = _linearised(fit, batches, num_samples, seed) if kind == "linearised" else _sampled(
-        fit, batches, num_samples, seed
+    chunks = (
+        _linearised(fit, batches, num_samples, seed)
+        if kind == "linearised"
+        else _sampled(fit, batches, num_samples, seed)
     )
     return _gather(kind, fit.structure.likelihood, num_samples, list(chunks))
 
