@@ -70,9 +70,10 @@ def answer(posteriors: Sequence[Posterior]) -> Answer:
 def _headline(posteriors: Sequence[Posterior]) -> str:
     if len(posteriors[0].layers) < 2:
         return f"The network has one layer with a posterior, '{posteriors[0].layers[0]}': there is nothing to rank."
-    even = [posterior.name for posterior in posteriors if np.ptp(_finite(posterior.like_with_like)) < TIE]
-    if even:
-        return f"No layer stands out by {', '.join(even)}: the data determine all layers about equally."
+    names = ", ".join(posterior.name for posterior in posteriors)
+    posteriors = [posterior for posterior in posteriors if np.ptp(_finite(posterior.like_with_like)) >= TIE]
+    if not posteriors:
+        return f"No layer stands out: the data determine all layers about equally ({names})."
     least = {_least(posterior) for posterior in posteriors}
     if len(least) > 1:
         by_layer = ", ".join(f"'{_least(posterior)}' by {posterior.name}" for posterior in posteriors)
@@ -95,14 +96,14 @@ def _least(posterior: Posterior) -> str:
 def _extremes(posterior: Posterior) -> str:
     contraction = posterior.column("contraction")
     most, least = int(np.nanargmax(contraction)), int(np.nanargmin(contraction))
-    layers = posterior.layers
+    layers, who = posterior.layers, f"{posterior.name}{posterior.mark}"
     removed = f"{percent(contraction[most])} of the prior variance of '{layers[most]}'"
     if most == least:
-        return f"{posterior.name}: the data remove {removed}."
+        return f"{who}: the data remove {removed}."
     if contraction[most] - contraction[least] < TIE:
-        return f"{posterior.name}: the data remove about as much of the prior variance in all layers."
+        return f"{who}: the data remove about as much of the prior variance in all layers."
     kept = f"{percent(contraction[least])} of that of '{layers[least]}'"
-    return f"{posterior.name}: the data remove {removed}, but only {kept}."
+    return f"{who}: the data remove {removed}, but only {kept}."
 
 
 def rank_agreement(posteriors: Sequence[Posterior]) -> str:

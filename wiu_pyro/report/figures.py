@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.figure import Figure as MatplotlibFigure
@@ -109,9 +110,14 @@ def figure_section(posteriors: Sequence[Posterior]) -> Section:
 
 
 def figure_group(kind: str, figures: Sequence[Figure | None]) -> FigureGroup:
-    """Return the figures of one kind, without those that could not be drawn, under its title."""
+    """Return the figures of one kind under its title: those that could be drawn, equal ones once for all they show."""
     title = TITLES.get(kind, kind.replace("-", " ").capitalize())
-    return FigureGroup(title, tuple(figure for figure in figures if figure is not None), NOTES.get(kind, ""))
+    once: dict[str, Figure] = {}
+    for figure in figures:
+        if figure is not None:
+            known = once.get(figure.source)
+            once[figure.source] = replace(known, caption=f"{known.caption}, {figure.caption}") if known else figure
+    return FigureGroup(title, tuple(once.values()), NOTES.get(kind, ""))
 
 
 def answer_figures(posteriors: Sequence[Posterior]) -> FigureGroup:

@@ -36,7 +36,7 @@ def _own_table(posterior: Posterior) -> Table:
     columns = [column for column in columns_of(posterior) if not column.name.endswith(("_q05", "_q95"))]
     rows = tuple((str(row["layer"]), *(_cell(column, row) for column in columns)) for row in layer_rows(posterior))
     return Table(
-        f"{posterior.name}{_mark(posterior)}", ("layer", *(column.title for column in columns)), rows, _notes(posterior)
+        f"{posterior.name}{posterior.mark}", ("layer", *(column.title for column in columns)), rows, _notes(posterior)
     )
 
 
@@ -47,12 +47,8 @@ def _cell(column: Column, row: Mapping[str, Any]) -> str:
         return percent(value)
     ends = [row.get(column.name.replace("_q50", end)) for end in ("_q05", "_q95")]
     if column.name.endswith("_q50") and None not in ends:
-        return f"{number(value)} ({number(ends[0])} to {number(ends[1])})"
+        return f"{number(value)} ({number(ends[0])}–{number(ends[1])})"
     return number(value)
-
-
-def _mark(posterior: Posterior) -> str:
-    return {"yes": "", "no": " (not converged)"}.get(posterior.converged, " (convergence not assessed)")
 
 
 def _notes(posterior: Posterior) -> tuple[str, ...]:
@@ -85,7 +81,7 @@ def _beside(posteriors: Sequence[Posterior]) -> list[Table]:
             Table("Contraction, side by side", ("", "not compared"), (("why", str(error)),), words=("not compared",))
         ]
     with_marginal = [p for p in posteriors if result["marginal_contraction"].sel(posterior=p.name).notnull().any()]
-    columns = {f"{p.name}{_mark(p)}": ("conditional_contraction", p.name) for p in posteriors}
+    columns = {f"{p.name}{p.mark}": ("conditional_contraction", p.name) for p in posteriors}
     columns |= {f"{p.name}, marginal": ("marginal_contraction", p.name) for p in with_marginal}
     rows = tuple(
         (str(layer), *(number(result[name].sel(posterior=who, layer=layer).item()) for name, who in columns.values()))

@@ -91,6 +91,8 @@ def seconds_in_words(seconds: float | None) -> str:
     """
     if seconds is None:
         return MISSING
+    if seconds < 0.1:
+        return "< 0.1 s"
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

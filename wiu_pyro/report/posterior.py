@@ -49,6 +49,11 @@ class Posterior:
         """Whether the fit had converged: "yes", "no" or "not assessed"."""
         return str(self.attrs.get("converged", "not assessed"))
 
+    @property
+    def mark(self) -> str:
+        """What must stand beside the posterior's name; empty where its fit had converged."""
+        return {"yes": "", "no": " (not converged)"}.get(self.converged, " (convergence not assessed)")
+
     def column(self, name: str) -> np.ndarray:
         """Return one column of the layer table, averaged over chains (layer,)."""
         values = self.table[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wiu_pyro import schema
 from wiu_pyro.report.content import Code, Section, Table
 from wiu_pyro.report.numbers import MISSING, bytes_in_words, number, percent, seconds_in_words
 from wiu_pyro.report.posterior import Posterior, convergence_sentence
@@ -66,7 +67,7 @@ def _posterior_table(posteriors: Sequence[Posterior], record: Record) -> Table:
                 _text(attrs.get("structure")),
                 _text(attrs.get("curvature")),
                 _text(attrs.get("temperature")),
-                number(posterior.idata["posterior"].sizes.get("draw", 0)),
+                number(schema.dataset(posterior.idata, "posterior").sizes.get("draw", 0)),
                 _fit_time(entry),
                 seconds_in_words(entry.get("export_seconds")),
                 bytes_in_words(entry.get("bytes")),
@@ -142,7 +143,7 @@ def _all_layers(posteriors: Sequence[Posterior]) -> list[str]:
 
 
 def _structure(posterior: Posterior, layer: str) -> str:
-    layers = posterior.idata["layers"]
+    layers = schema.dataset(posterior.idata, "layers")
     if "structure" not in layers or layer not in posterior.layers:
         return MISSING
     return str(layers["structure"].sel(layer=layer).values)

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.synthetic import synthetic
+from wiu_pyro.cli import main
+from wiu_pyro.export.files import save
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    return (
+        save(synthetic(seed=1, converged="no").idata, folder / "mean-field.nc"),
+        save(synthetic(seed=2, factorised=False).idata, folder / "laplace-kfac.nc"),
+    )
+
+
+def run_wiu(capsys, *arguments):
+    """Run the command; return its exit code, what it printed and what it said."""
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def test_version_is_printed(capsys):
+    code, out, _ = run_wiu(capsys, "--version")
+    assert code == 0
+    assert out.strip()[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "summary", "compare", "plot", "report", "models list", "models copy", "data list", "data get"]
+)
+def test_every_command_has_help_with_what_it_does(command, capsys):
+    code, out, _ = run_wiu(capsys, *command.split(), "--help")
+    assert code == 0
+    assert f"wiu {command}" in out
+    assert "--debug" in out
+
+
+@pytest.mark.parametrize("arguments", [["rnu"], ["summary"], ["run", "--epochs", "many"], ["plot", "a.nc", "loss"]])
+def test_wrong_usage_is_exit_code_2(arguments, capsys):
+    assert run_wiu(capsys, *arguments)[0] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments", ["['--help']", "['summary', PATH]", "['compare', PATH, PATH]", "['plot', PATH, 'loss', '-o', OUT]"]
+)
+def test_reading_needs_no_torch(arguments, files, tmp_path):
+    program = (
+        f"import sys; PATH, OUT = {str(files[0])!r}, {str(tmp_path / 'a.png')!r}\n"
+        f"from wiu_pyro.cli import main; code = main({arguments})\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_summary_has_a_row_per_layer_and_says_when_not_converged(files, capsys):
+    code, out, err = run_wiu(capsys, "summary", files[0])
+    assert code == 0
+    assert err == ""
+    rows = [line.split()[0] for line in out.splitlines()[2:5]]
+    assert rows == ["fc1", "fc2", "out"]
+    assert "contraction_sum" in out
+    assert "had not converged" in out
+
+
+def test_summary_as_json_holds_every_column(files, capsys):
+    code, out, _ = run_wiu(capsys, "summary", files[1], "--json")
+    content = json.loads(out)
+    assert code == 0
+    assert [row["layer"] for row in content["layers"]] == ["fc1", "fc2", "out"]
+    assert {"sd_q05", "conditional_contraction", "effective_parameters"} <= set(content["layers"][0])
+    assert content["attrs"]["approximation"] == "laplace-kfac"
+
+
+def test_all_columns_are_shown_when_asked_for(files, capsys):
+    short = run_wiu(capsys, "summary", files[0])[1]
+    every = run_wiu(capsys, "summary", files[0], "--all")[1]
+    assert "sd_q05" not in short
+    assert "sd_q05" in every
+
+
+def test_summary_of_a_group_has_a_row_per_weight(files, capsys):
+    code, out, _ = run_wiu(capsys, "summary", files[0], "--group", "layer_out", "--json")
+    assert code == 0
+    assert len(json.loads(out)["weights"]) == 10 * 12 + 10
+
+
+@pytest.mark.parametrize(
+    ("group", "hint"), [("fc1", "Did you mean 'layer_fc1'"), ("layer_fx1", "Did you mean 'layer_fc")]
+)
+def test_an_unknown_group_names_the_near_ones(files, capsys, group, hint):
+    code, out, err = run_wiu(capsys, "summary", files[0], "--group", group)
+    assert code == 2
+    assert out == ""
+    assert hint in err
+
+
+def test_compare_puts_conditional_beside_conditional(files, capsys):
+    code, out, _ = run_wiu(capsys, "compare", *files)
+    assert code == 0
+    row = next(line.split() for line in out.splitlines() if line.startswith("marginal_contraction"))
+    assert row[2] == "–"
+    assert "mean-field: Not converged" in out
+    code, out, _ = run_wiu(capsys, "compare", *files, "--json")
+    content = json.loads(out)
+    assert len(content["layers"]) == 6
+    assert {row["posterior"] for row in content["predictions"]} == {"mean-field", "laplace-kfac"}
+
+
+def test_the_same_posterior_twice_is_told_apart_by_its_file(files, capsys):
+    code, out, _ = run_wiu(capsys, "compare", files[0], files[0], files[1], "--json")
+    assert code == 0
+    assert str(files[0]) in out
+
+
+def test_one_posterior_is_not_enough_to_compare(files, capsys):
+    code, _, err = run_wiu(capsys, "compare", files[0])
+    assert code == 2
+    assert "Two or more posteriors are needed" in err
+
+
+@pytest.mark.parametrize("ending", [".png", ".svg", ".pdf"])
+def test_plot_writes_the_picture_and_prints_its_name(files, tmp_path, capsys, ending):
+    target = tmp_path / f"loss{ending}"
+    code, out, _ = run_wiu(capsys, "plot", files[0], "loss", "-o", target)
+    assert code == 0
+    assert out.strip() == str(target)
+    assert target.stat().st_size > 1000
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["weight-heat", "-o", "a.png"], "Unknown kind of plot 'weight-heat'. Did you mean 'weight-heatmap'"),
+        (["loss", "-o", "a.doc"], "must end in .png, .svg, .pdf, got 'a.doc'"),
+        (["weight-heatmap", "-o", "a.png", "--layer", "fc9"], "Unknown layer 'fc9'"),
+        (["loss", "-o", "a.png", "--layer", "fc1"], "takes no --layer"),
+    ],
+)
+def test_a_plot_that_cannot_be_drawn_says_why_and_writes_nothing(
+    files, tmp_path, capsys, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run_wiu(capsys, "plot", files[0], *arguments)
+    assert code == 2
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["summary"], ["compare"], ["plot"], ["report"]])
+def test_a_file_that_is_not_there_is_named(command, tmp_path, capsys):
+    missing = tmp_path / "gone.nc"
+    extra = {"plot": ["loss", "-o", tmp_path / "a.png"], "compare": [missing]}.get(command[0], [])
+    code, _, err = run_wiu(capsys, *command, missing, *extra)
+    assert code == 2
+    assert "gone.nc" in err
+    assert "Traceback" not in err
+
+
+def test_a_truncated_file_is_refused(files, tmp_path, capsys):
+    half = tmp_path / "half.nc"
+    half.write_bytes(files[0].read_bytes()[:5000])
+    code, _, err = run_wiu(capsys, "summary", half)
+    assert code == 2
+    assert "half.nc" in err
+
+
+def test_a_folder_in_place_of_a_file_lists_the_posteriors_in_it(files, capsys):
+    code, _, err = run_wiu(capsys, "summary", files[0].parent)
+    assert code == 2
+    assert "mean-field.nc" in err
+
+
+def test_shipped_models_are_listed_and_copied(tmp_path, capsys):
+    code, out, _ = run_wiu(capsys, "models", "list", "--json")
+    assert code == 0
+    assert "digits_mlp" in [row["name"] for row in json.loads(out)]
+    code, out, _ = run_wiu(capsys, "models", "copy", "digits_mlp", "--to", tmp_path)
+    assert code == 0
+    assert "def build(" in (tmp_path / "digits_mlp.py").read_text()
+    assert run_wiu(capsys, "models", "copy", "digits_mlp", "--to", tmp_path)[0] == 2
+    assert "Did you mean 'digits_mlp'" in run_wiu(capsys, "models", "copy", "digit_mlp", "--to", tmp_path)[2]
+
+
+def test_data_are_listed_and_bundled_ones_need_no_fetching(tmp_path, capsys):
+    code, out, _ = run_wiu(capsys, "data", "list", "--data-root", tmp_path, "--json")
+    here = {row["name"]: row["here"] for row in json.loads(out)}
+    assert code == 0
+    assert here["mnist"] == "no"
+    assert here["digits"] != "no"
+    assert run_wiu(capsys, "data", "get", "digits", "--data-root", tmp_path)[0] == 0
+    assert "Did you mean 'mnist'" in run_wiu(capsys, "data", "get", "mnst", "--data-root", tmp_path)[2]

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from wiu_pyro import schema
+from wiu_pyro.cli import main
+from wiu_pyro.cli.plan import prepare
+from wiu_pyro.cli.settings import RunSettings
+from wiu_pyro.errors import DataError, DeviceError, GuideError, ModelError
+from wiu_pyro.export.files import load
+
+pytestmark = [pytest.mark.training, pytest.mark.slow]
+
+SCRIPT = """
+import torch
+import wiu_pyro as wiu
+
+DATA = "digits"
+EPOCHS = 2
+
+
+def build(num_classes, in_channels, image_size):
+    height, width = image_size
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(in_channels * height * width, {outputs}))
+    return wiu.nn.BayesianNetwork(net)
+"""
+OPTIONS = ["--epochs", "2", "--num-samples", "10"]
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scripts") / "tiny.py"
+    path.write_text(SCRIPT.format(outputs="num_classes"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(script, tmp_path_factory):
+    """A run of two posteriors; tests that change it work on the same folder in the order they stand."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    code = main(["run", str(script), "--out", str(folder), "--guides", "mean-field,laplace-kfac", *OPTIONS])
+    assert code == 0
+    return folder
+
+
+def record_of(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_a_run_leaves_record_posteriors_and_page_and_nothing_half_written(finished):
+    left = sorted(str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file())
+    posteriors = ["posteriors/laplace-kfac.nc", "posteriors/mean-field.nc"]
+    assert left == ["point_estimate.pt", *posteriors, "report.html", "run.json"]
+
+
+def test_the_record_says_what_was_done_and_how_it_ended(finished):
+    record = record_of(finished)
+    assert record["finished"] is True
+    assert record["data"]["num_train"] == 1437
+    assert record["settings"]["seed"] == 0
+    assert record["peak_memory_bytes"] > 1e7
+    assert len(record["point_estimate"]["losses"]) == 2
+    assert set(record["posteriors"]) == {"mean-field", "laplace-kfac"}
+    assert "torch" in record["versions"]
+
+
+def test_the_files_carry_names_and_scaling_of_the_data(finished):
+    attrs = schema.attrs(load(finished / "posteriors" / "mean-field.nc"))
+    assert attrs["model_name"] == "tiny"
+    assert attrs["data_name"] == "digits"
+    assert attrs["input_scaling"] == "pixel / 16"
+    assert attrs["approximation"] == "mean-field"
+
+
+def test_a_laplace_posterior_has_the_convergence_and_losses_of_its_point_estimate(finished):
+    idata = load(finished / "posteriors" / "laplace-kfac.nc")
+    assert schema.dataset(idata, "training").sizes["epoch"] == 2
+
+
+def test_a_second_run_into_the_folder_is_refused_before_any_computing(finished, script, capsys):
+    before = (finished / "run.json").read_bytes()
+    assert main(["run", str(script), "--out", str(finished), *OPTIONS]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert (finished / "run.json").read_bytes() == before
+
+
+def test_resume_adds_a_posterior_and_leaves_the_others_as_they_are(finished, script, capsys):
+    kept = finished / "posteriors" / "mean-field.nc"
+    before = kept.stat().st_mtime_ns
+    arguments = ["--out", str(finished), "--guides", "mean-field,laplace-diag", "--resume", *OPTIONS]
+    assert main(["run", str(script), *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert kept.stat().st_mtime_ns == before
+    assert "mean-field: kept" in err
+    assert "Point estimate: kept" in err
+    assert "laplace-diag" in out
+    assert record_of(finished)["settings"]["guides"] == ["mean-field", "laplace-kfac", "laplace-diag"]
+
+
+def test_resume_with_other_settings_is_refused(finished, script, capsys):
+    assert main(["run", str(script), "--out", str(finished), "--resume", *OPTIONS, "--seed", "4"]) == 2
+    assert "--seed was 0, now 4" in capsys.readouterr().err
+
+
+def test_the_report_can_be_written_again_and_leaves_out_a_broken_file(finished, capsys):
+    broken = finished / "posteriors" / "laplace-diag.nc"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:3000])
+    try:
+        assert main(["report", str(finished)]) == 0
+    finally:
+        broken.write_bytes(whole)
+    out, err = capsys.readouterr()
+    assert out.strip().endswith("report.html")
+    assert "laplace-diag is left out" in err
+    assert "laplace-diag is missing" in (finished / "report.html").read_text()
+
+
+def test_compare_takes_the_folder_of_a_run(finished, capsys):
+    assert main(["compare", str(finished)]) == 0
+    assert "laplace-kfac" in capsys.readouterr().out
+
+
+def test_a_killed_run_leaves_whole_files_and_is_gone_on_with(script, tmp_path, monkeypatch, capsys):
+    from wiu_pyro.cli import pipeline
+
+    folder, export = tmp_path / "cut", pipeline._export
+
+    def killed(plan, name, fit):
+        if name == "laplace-diag":
+            raise KeyboardInterrupt
+        return export(plan, name, fit)
+
+    arguments = ["run", str(script), "--out", str(folder), "--guides", "mean-field,laplace-diag", *OPTIONS]
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "_export", killed)
+        assert main(arguments) == 130
+    assert "Interrupted" in capsys.readouterr().err
+    assert [path.name for path in (folder / "posteriors").iterdir()] == ["mean-field.nc"]
+    assert not record_of(folder)["finished"]
+    assert main([*arguments, "--resume"]) == 0
+    assert record_of(folder)["finished"]
+
+
+def test_pyros_own_guide_runs_alone_from_a_point_estimate(script, tmp_path):
+    assert main(["run", str(script), "--out", str(tmp_path / "own"), "--guides", "auto-normal", *OPTIONS]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"guides": ("mean-feild",)}, GuideError, "Did you mean 'mean-field'"),
+        ({"model": "digit_mlp"}, ModelError, "Did you mean 'digits_mlp'"),
+        ({"data": "mnits"}, DataError, "Did you mean 'mnist'"),
+        ({"device": "tpu"}, DeviceError, "--device must be auto, cpu or cuda, got 'tpu'"),
+    ],
+)
+def test_what_is_unknown_is_refused_with_its_near_matches(changes, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        prepare(RunSettings(out=tmp_path / "out", **changes))
+
+
+def test_a_network_with_too_few_outputs_is_refused_before_training(tmp_path):
+    script = tmp_path / "narrow.py"
+    script.write_text(SCRIPT.format(outputs="3"))
+    with pytest.raises(ModelError, match=r"must have shape \(2, 10\) for 2 images and 10 classes, got \(2, 3\)"):
+        prepare(RunSettings(model=str(script), out=tmp_path / "out"))
+
+
+def test_a_network_that_cannot_take_the_images_is_refused_before_training(tmp_path):
+    script = tmp_path / "wrong.py"
+    script.write_text(SCRIPT.replace("in_channels * height * width", "7").format(outputs="num_classes"))
+    with pytest.raises(ModelError, match=r"must take images of shape \(2, 1, 8, 8\)"):
+        prepare(RunSettings(model=str(script), out=tmp_path / "out"))
+
+
+def test_a_script_without_data_needs_the_option(tmp_path):
+    script = tmp_path / "no_data.py"
+    script.write_text(SCRIPT.replace('DATA = "digits"', "").format(outputs="num_classes"))
+    with pytest.raises(DataError, match="neither --data was given nor does no_data define DATA"):
+        prepare(RunSettings(model=str(script), out=tmp_path / "out"))
+
+
+def test_the_same_seed_gives_the_same_network(script, tmp_path):
+    import torch
+
+    first, again, other = (
+        prepare(RunSettings(model=str(script), out=tmp_path / "out", seed=seed)).model for seed in (1, 1, 2)
+    )
+    weights = [next(iter(dict(model.net.named_buffers()).values())) for model in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
