@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
-from wiu_pyro.cli.outputs import claim, kept_record, save_record, start_record
+from wiu_pyro.cli.outputs import claim, clear, clear_leftovers, resumed_record, save_record, start_record
 from wiu_pyro.cli.settings import RunSettings
 from wiu_pyro.errors import OutputError
 from wiu_pyro.report.folder import RunFolder, written_aside
@@ -27,9 +28,9 @@ def finished(folder):
     return folder
 
 
-def test_a_fresh_folder_may_be_claimed_and_stays_empty(folder):
+def test_claiming_a_fresh_folder_does_not_make_it(folder):
     claim(folder, RunSettings())
-    assert list(folder.path.iterdir()) == []
+    assert not folder.path.exists()
 
 
 def test_a_folder_that_holds_a_run_is_refused_with_all_three_ways_out(finished):
@@ -50,31 +51,51 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path, below):
         claim(RunFolder(tmp_path / "run" / below), RunSettings())
 
 
-def test_resume_keeps_the_record_and_removes_what_a_killed_run_left(finished):
-    half = finished.posteriors / ".partial-abc.nc"
-    half.write_text("half")
-    record = kept_record(finished, RunSettings(resume=True), DECIDING)
+def test_resume_keeps_the_record(finished):
+    record = resumed_record(finished, RunSettings(resume=True), DECIDING)
     assert record["deciding"] == DECIDING
     assert finished.posterior("mean-field").read_text() == "whole"
+
+
+def test_what_a_killed_run_left_unfinished_is_removed(finished):
+    half = finished.posteriors / ".partial-abc.nc"
+    half.write_text("half")
+    clear_leftovers(finished)
     assert not half.exists()
+    assert finished.posterior("mean-field").exists()
 
 
 def test_resume_with_other_settings_says_which(finished):
     with pytest.raises(OutputError, match=r"--resume needs the settings of the run.*--seed was 0, now 1"):
-        kept_record(finished, RunSettings(resume=True), DECIDING | {"seed": 1})
+        resumed_record(finished, RunSettings(resume=True), DECIDING | {"seed": 1})
     assert finished.posterior("mean-field").exists()
 
 
 def test_resume_where_nothing_is_starts_afresh(folder):
-    assert kept_record(folder, RunSettings(resume=True), DECIDING) is None
+    assert resumed_record(folder, RunSettings(resume=True), DECIDING) is None
 
 
-def test_overwrite_removes_the_run_and_nothing_else(finished):
+def test_overwrite_does_not_look_at_the_old_record(finished):
+    finished.record.write_text("{ cut off")
+    assert resumed_record(finished, RunSettings(overwrite=True), DECIDING) is None
+
+
+def test_clearing_removes_the_run_and_nothing_else(finished):
     own = finished.path / "notes.txt"
     own.write_text("mine")
-    assert kept_record(finished, RunSettings(overwrite=True), DECIDING) is None
+    clear(finished)
     assert sorted(path.name for path in finished.path.iterdir()) == ["notes.txt", "posteriors"]
     assert list(finished.posteriors.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="--out must be a place that can be written to"):
+            claim(RunFolder(tmp_path / "run"), RunSettings())
+    finally:
+        tmp_path.chmod(0o700)
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_no_half_one(tmp_path):

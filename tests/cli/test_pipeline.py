@@ -144,6 +144,18 @@ def test_a_killed_run_leaves_whole_files_and_is_gone_on_with(script, tmp_path, m
     assert record_of(folder)["finished"]
 
 
+def test_bad_input_that_shows_only_in_training_leaves_no_folder_behind(tmp_path, capsys):
+    script = tmp_path / "laplace_prior.py"
+    text = SCRIPT.format(outputs="num_classes").replace(
+        "BayesianNetwork(net)", "BayesianNetwork(net, wiu.nn.Laplace(1.0))"
+    )
+    script.write_text(text)
+    arguments = ["run", str(script), "--out", str(tmp_path / "out"), "--guides", "laplace-kfac", *OPTIONS]
+    assert main(arguments) == 2
+    assert "Normal" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_pyros_own_guide_runs_alone_from_a_point_estimate(script, tmp_path):
     assert main(["run", str(script), "--out", str(tmp_path / "own"), "--guides", "auto-normal", *OPTIONS]) == 0
 

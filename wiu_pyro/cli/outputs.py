@@ -7,6 +7,7 @@ the last of them.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,40 +16,42 @@ from wiu_pyro.cli.settings import RunSettings, differences, settings_hash
 from wiu_pyro.errors import OutputError
 from wiu_pyro.report.folder import PARTIAL, RunFolder, written_aside
 
-__all__ = ["claim", "kept_record", "save_record", "start_record"]
+__all__ = ["claim", "clear", "clear_leftovers", "resumed_record", "save_record", "start_record"]
 
 
 def claim(folder: RunFolder, settings: RunSettings) -> None:
-    """Check that the folder may hold this run; nothing is changed yet.
+    """Check that the folder may hold this run; nothing is written or made yet.
 
     Raises
     ------
     OutputError
-        If a file is in the way, or a run is there and neither --resume nor --overwrite was given.
+        If a file is in the way, the place cannot be written to, or a run is there and neither --resume nor --overwrite
+        was given.
     """
-    blocking = next((path for path in (folder.path, *folder.path.parents) if path.exists()), None)
-    if blocking is not None and not blocking.is_dir():
-        raise OutputError(f"--out must be a folder, but {blocking} is a file. Choose another folder with --out.")
+    nearest = next(path for path in (folder.path.absolute(), *folder.path.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"--out must be a folder, but {nearest} is a file. Choose another folder with --out.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"--out must be a place that can be written to, but {nearest} is not. Choose another folder with --out."
+        )
     holds_run = folder.record.exists() or any(folder.posteriors.glob("*.nc"))
     if holds_run and not (settings.resume or settings.overwrite):
         raise OutputError(
             f"An empty place for the results is needed, but {folder.path} already holds a run. "
             "Go on with it (--resume), replace it (--overwrite), or choose another folder (--out)."
         )
-    with written_aside(folder.path / ".writable") as aside:  # fails now rather than after the training
-        aside.write_text("")
-    (folder.path / ".writable").unlink()
 
 
-def kept_record(folder: RunFolder, settings: RunSettings, deciding: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the record of the run to go on with, or None to start afresh; an overwritten run is removed here.
+def resumed_record(folder: RunFolder, settings: RunSettings, deciding: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the record of the run to go on with, or None where this one starts afresh.
 
     Parameters
     ----------
     folder : RunFolder
     settings : RunSettings
     deciding : mapping
-        The settings that decide the figures; those of the kept run must be the same.
+        The settings that decide the figures; those of the resumed run must be the same.
 
     Returns
     -------
@@ -57,30 +60,32 @@ def kept_record(folder: RunFolder, settings: RunSettings, deciding: Mapping[str,
     Raises
     ------
     OutputError
-        If the kept run had other settings; the message says which.
+        If the resumed run had other settings; the message says which.
     """
-    if settings.resume and folder.record.exists():
-        record = folder.read_record()
-        changed = differences(record.get("deciding", {}), deciding)
-        if changed:
-            raise OutputError(
-                f"--resume needs the settings of the run in {folder.path}, but {'; '.join(changed)}. "
-                "Give the same settings, choose another folder (--out), or replace the run (--overwrite)."
-            )
-        _remove(folder.path, f"{PARTIAL}*")
-        _remove(folder.posteriors, f"{PARTIAL}*")
-        return record
-    _remove(folder.posteriors, "*.nc")
-    _remove(folder.posteriors, f"{PARTIAL}*")
-    _remove(folder.path, f"{PARTIAL}*")
-    for path in (folder.page, folder.point_estimate, folder.record):
+    if not (settings.resume and folder.record.exists()):
+        return None
+    record = folder.read_record()
+    changed = differences(record.get("deciding", {}), deciding)
+    if changed:
+        raise OutputError(
+            f"--resume needs the settings of the run in {folder.path}, but {'; '.join(changed)}. "
+            "Give the same settings, choose another folder (--out), or replace the run (--overwrite)."
+        )
+    return record
+
+
+def clear(folder: RunFolder) -> None:
+    """Remove an earlier run from its folder, and nothing else that lies there."""
+    for path in (folder.record, folder.page, folder.point_estimate, *folder.posteriors.glob("*.nc")):
         path.unlink(missing_ok=True)
-    return None
+    clear_leftovers(folder)
 
 
-def _remove(folder: Path, pattern: str) -> None:
-    for path in folder.glob(pattern):
-        path.unlink()
+def clear_leftovers(folder: RunFolder) -> None:
+    """Remove the unfinished files of a run that was killed."""
+    for place in (folder.path, folder.posteriors):
+        for path in place.glob(f"{PARTIAL}*"):
+            path.unlink()
 
 
 def start_record(settings: RunSettings, deciding: Mapping[str, Any], **described: Any) -> dict[str, Any]:

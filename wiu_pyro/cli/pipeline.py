@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wiu_pyro.cli.console import say, warn
-from wiu_pyro.cli.outputs import kept_record, save_record, start_record
+from wiu_pyro.cli.outputs import clear, clear_leftovers, resumed_record, save_record, start_record
 from wiu_pyro.cli.plan import Plan, prepare
 from wiu_pyro.cli.point import PointEstimate, is_laplace, is_own, point_guide
 from wiu_pyro.cli.reading import print_wrapped, read_posteriors, show_layers
@@ -37,7 +37,7 @@ def run_pipeline(settings: RunSettings) -> None:
     """
     began = time.perf_counter()
     plan = prepare(settings)
-    record = kept_record(plan.folder, plan.settings, plan.deciding()) or _new_record(plan)
+    record = resumed_record(plan.folder, plan.settings, plan.deciding()) or _new_record(plan)
     _note_all_guides(record, settings)
     spent = float(record.get("seconds") or 0.0)
     open_guides = [name for name in plan.guides if not _is_done(plan, record, name)]
@@ -85,7 +85,7 @@ def _is_done(plan: Plan, record: dict[str, Any], name: str) -> bool:
 
 
 def _fit_all(plan: Plan, record: dict[str, Any], names: list[str]) -> None:
-    save_record(plan.folder, plain(record))
+    clear_leftovers(plan.folder)
     point, finished = _point_estimate(plan, record)
     for name in names:
         record["posteriors"][name] = _fit_one(plan, name, point, finished.pop(name, None))
@@ -103,8 +103,11 @@ def _point_estimate(plan: Plan, record: dict[str, Any]) -> tuple[PointEstimate, 
     trained, guide = point_guide(plan.guides, plan.model)
     fit = _fit(plan, guide, epochs=epochs)
     point = PointEstimate.of(fit)
+    if not record["posteriors"]:
+        clear(plan.folder)  # only now: bad input shows by here at the latest, and leaves everything as it was
     record["point_estimate"] = point.described() | {"epochs": epochs, "fit_seconds": time.perf_counter() - began}
     point.save(path)
+    save_record(plan.folder, plain(record))
     return point, {trained: fit} if trained else {}
 
 

@@ -160,8 +160,6 @@ def reproduce_section(posteriors: Sequence[Posterior], record: Record) -> Sectio
     sha = record.get("model", {}).get("sha256")
     closing = (f"Model script: SHA-256 {sha}.",) if sha else ()
     code = (Code("The same run again", str(record["command"])),) if record.get("command") else ()
-    if record.get("python_example"):
-        code += (Code("The same posterior in Python", str(record["python_example"])),)
     code += tuple(Code(title, text) for title, text in _look_further(posteriors))
     return Section("reproduce", "How to reproduce it", code=code, facts=tuple(facts), closing=closing)
 
