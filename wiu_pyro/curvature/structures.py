@@ -14,6 +14,7 @@ from torch.nn.utils import parameters_to_vector
 
 from wiu_pyro.curvature.capture import CapturedBatch
 from wiu_pyro.curvature.rules import LayerRule, MatrixRule
+from wiu_pyro.errors import CurvatureError
 
 __all__ = ["DiagonalCurvature", "FullCurvature", "KroneckerFactors", "LayerCurvature", "hessian"]
 
@@ -85,7 +86,7 @@ class FullCurvature:
 def hessian(
     negative_log_likelihood: Callable[[tuple[torch.Tensor, ...]], torch.Tensor],
     batches: Iterable[tuple[torch.Tensor, ...]],
-    parameters: list[torch.Tensor],
+    parameters: Mapping[str, torch.Tensor],
     *,
     chunk_size: int = 64,
 ) -> torch.Tensor:
@@ -96,8 +97,8 @@ def hessian(
     negative_log_likelihood : callable
         Maps a batch to the summed loss of its data, a scalar on the graph of `parameters`.
     batches : iterable of tuple of Tensor
-    parameters : list of Tensor
-        Leaves that require gradients; numel is the sum of their sizes.
+    parameters : mapping of str to Tensor
+        Leaves that require gradients, by name; numel is the sum of their sizes.
     chunk_size : int
         Rows computed at once.
 
@@ -105,18 +106,31 @@ def hessian(
     -------
     Tensor, shape (numel, numel)
         Float64, symmetrised.
+
+    Raises
+    ------
+    CurvatureError
+        If the loss does not depend on a parameter.
     """
-    numel = sum(parameter.numel() for parameter in parameters)
-    total = torch.zeros(numel, numel, dtype=torch.float64, device=parameters[0].device)
+    leaves = list(parameters.values())
+    numel = sum(leaf.numel() for leaf in leaves)
+    total = torch.zeros(numel, numel, dtype=torch.float64, device=leaves[0].device)
     for batch in batches:
         with torch.enable_grad():
-            gradients = torch.autograd.grad(negative_log_likelihood(batch), parameters, create_graph=True)
+            loss = negative_log_likelihood(batch)
+            gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is None:
+                    raise CurvatureError(
+                        f"Every weight with a prior must shape the loss, but '{name}' does not: no data came through "
+                        "its layer. Leave it without a prior, or use it in the network's forward."
+                    )
             flat = parameters_to_vector(gradients)
         for start in range(0, numel, chunk_size):
             rows = torch.zeros(min(chunk_size, numel - start), numel, dtype=flat.dtype, device=flat.device)
             rows[torch.arange(len(rows)), start + torch.arange(len(rows))] = 1
             seconds = torch.autograd.grad(
-                flat, parameters, rows, retain_graph=True, is_grads_batched=True, materialize_grads=True
+                flat, leaves, rows, retain_graph=True, is_grads_batched=True, materialize_grads=True
             )
             total[start : start + len(rows)] += torch.cat([part.flatten(1) for part in seconds], 1).double()
     return 0.5 * (total + total.mT)

@@ -1,7 +1,8 @@
 """`AutoBlockNormal`: a Gaussian posterior made of independent blocks, each with its own precision matrix.
 
-What `laplace_approximation` returns. A block is a layer (Kronecker-factored or diagonal) or the whole network (full); it
-reads the entries of the flat vector of all weights at its `index`. Sites left at a point estimate are sampled as Deltas.
+What `laplace_approximation` returns. A block is a layer (Kronecker-factored or diagonal) or the whole network (full);
+it reads the entries of the flat vector of all weights at its `index`. Sites left at a point estimate are sampled as
+Deltas.
 """
 
 from __future__ import annotations
@@ -88,7 +89,10 @@ class BlockNormal(dist.TorchDistribution):
     has_rsample = True
 
     def __init__(
-        self, loc: torch.Tensor, blocks: tuple[Block, ...], batch_shape: torch.Size = torch.Size()  # noqa: B008
+        self,
+        loc: torch.Tensor,
+        blocks: tuple[Block, ...],
+        batch_shape: torch.Size = torch.Size(),  # noqa: B008
     ) -> None:
         self.loc = loc
         self.blocks = blocks
@@ -146,9 +150,7 @@ class AutoBlockNormal(NetworkGuide):
 
     default_predictive = "linearised"
 
-    def __init__(
-        self, source: LaplaceGuide, *, point_sites: tuple[str, ...], batch: tuple[torch.Tensor, ...]
-    ) -> None:
+    def __init__(self, source: LaplaceGuide, *, point_sites: tuple[str, ...], batch: tuple[torch.Tensor, ...]) -> None:
         super().__init__(source.model, init_loc_fn=source._init_loc_fn, temperature=source.temperature)
         self.source_name = type(source).__name__
         self.cli_name = source.cli_name

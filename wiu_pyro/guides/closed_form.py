@@ -7,6 +7,7 @@ blocks are layers; the rest stands beside them as `kl_total`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +42,8 @@ class ClosedForm:
     mean, sd, sd_conditional : dict of site to Tensor
         In the site's shape and units; `sd` is marginal, `sd_conditional` 1/√precision.
     layer_kl : dict of str to float
-        KL of each layer's marginal from its prior, in nats.
+        KL of each layer's marginal from its prior, in nats; NaN where the prior depends on another site, so that the
+        layer's own prior has no density in closed form.
     layer_kl_se : dict of str to float
         Standard error, for layers whose prior is not Normal: there the KL comes by draws.
     kl_total : float
@@ -243,7 +245,9 @@ def _marginal(gaussian: _Gaussian, block: Block, index: torch.Tensor) -> Precisi
 
 def _layer_kl(gaussian: _Gaussian, layer: Layer, structure: ModelStructure, block: Block) -> tuple[float, float]:
     """Return KL of a layer's marginal from its prior and its standard error, 0 where in closed form."""
-    if len(block.layers) > 1:
+    if set(layer.sites.values()) & set(structure.dependent_priors):
+        return math.nan, 0.0
+    if block.precision.numel > layer.num_weights:
         index = _index(layer, gaussian.places, block.index.device)
         precision = _marginal(gaussian, block, index)
     else:

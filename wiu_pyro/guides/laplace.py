@@ -6,13 +6,16 @@ posterior precision is curvature / temperature + prior precision, the prior exac
 
 from __future__ import annotations
 
+import itertools
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from pyro.infer.autoguide.guides import AutoLaplaceApproximation
+from torch import nn
 
 from wiu_pyro.curvature import (
     CURVATURE_KINDS,
@@ -27,7 +30,7 @@ from wiu_pyro.curvature import (
 from wiu_pyro.errors import GuideError, PriorError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.network_guide import NetworkGuide
-from wiu_pyro.nn import Batches, as_batches, run_at, weight_module
+from wiu_pyro.nn import Batches, as_batches, complete_num_data, run_at, weight_module
 
 __all__ = ["LaplaceGuide"]
 
@@ -126,12 +129,14 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         ModelError
             If a layer's type is not covered.
         """
-        batches = as_batches((data, *labels) if labels else data)
-        self.setup(batches)
-        self._require_fixed_priors()
         root = weight_module(self.model)
         if root is not None:
             refuse_training_mode(root)
+        batches = as_batches((data, *labels) if labels else data, device=_device(root))
+        if self.prototype_trace is None:
+            complete_num_data(self.model, batches)
+        self.setup(batches)
+        self._require_fixed_priors()
         batch = next(iter(batches))
         posterior = AutoBlockNormal(self, point_sites=self.structure.other_sites, batch=batch)
         self._require_normal_priors(posterior)
@@ -145,8 +150,9 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     def _require_fixed_priors(self) -> None:
         if not self.fixed_priors:
             raise PriorError(
-                "A Laplace guide needs priors that depend on nothing else, but a prior of this model depends on another "
-                "site or on a learned parameter. Fix the prior, or use mean-field VI."
+                "A Laplace guide needs priors that depend on nothing else, but the prior of "
+                f"'{self.structure.dependent_priors[0]}' depends on another site or on a learned parameter. "
+                "Fix the prior, or use mean-field VI."
             )
 
     def _require_normal_priors(self, posterior: AutoBlockNormal) -> None:
@@ -185,8 +191,20 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         yield from CurvaturePass(forward, modules).run(batches, columns)
 
     def _record(self, num_seen: int) -> CurvatureRecord:
+        if num_seen > self.structure.num_data + 0.5:
+            warnings.warn(
+                f"The curvature went over {num_seen} data, but the model's plate stands for "
+                f"{self.structure.num_data:g}: the posterior is that of {self.structure.num_data:g}. "
+                f"Scale the likelihood in the model: num_data={num_seen}.",
+                stacklevel=2,
+            )
         scale = self.structure.num_data / num_seen / self.temperature
         return CurvatureRecord(self.curvature_kind, self.structure.num_data, num_seen, scale)
+
+
+def _device(root: nn.Module | None) -> torch.device | None:
+    first = None if root is None else next(itertools.chain(root.parameters(), root.buffers()), None)
+    return None if first is None else first.device
 
 
 def layer_index(posterior: AutoBlockNormal, rule: LayerRule, sites: dict[str, str]) -> torch.Tensor:

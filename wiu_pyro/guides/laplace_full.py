@@ -71,8 +71,8 @@ class AutoFullLaplace(LaplaceGuide):
         needed = 3 * 8 * num_weights**2
         if needed > self.max_bytes:
             raise CostError(
-                f"A full Laplace approximation of {num_weights:,} weights needs {needed / 2**30:,.1f} GiB, more than the "
-                f"{self.max_bytes / 2**30:,.1f} GiB allowed. Use AutoKFACLaplace, or raise max_bytes."
+                f"A full Laplace approximation of {num_weights:,} weights needs {needed / 2**30:,.1f} GiB, more than "
+                f"the {self.max_bytes / 2**30:,.1f} GiB allowed. Use AutoKFACLaplace, or raise max_bytes."
             )
 
     def _hessian(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[torch.Tensor, int]:
@@ -88,7 +88,7 @@ class AutoFullLaplace(LaplaceGuide):
             node = trace.nodes[self.structure.observed]
             return -node["fn"].log_prob(node["value"]).sum()
 
-        return hessian(loss, batches, list(weights.values())), seen
+        return hessian(loss, batches, weights), seen
 
     def _gradient_norm(self, batches: Batches) -> float:
         total = torch.zeros_like(self.loc)

@@ -71,17 +71,11 @@ class AutoKFACLaplace(LaplaceGuide):
     def _column_precision(
         self, posterior: AutoBlockNormal, layer: Layer, rule: MatrixRule, prior_precision: torch.Tensor
     ) -> torch.Tensor:
-        """Return the prior precision of each input column, shape (in,).
-
-        Raises
-        ------
-        PriorError
-            If it differs within a column.
-        """
+        # the prior precision of each input column, shape (in,)
         rows = prior_precision[layer_index(posterior, rule, layer.sites)].view(-1, rule.in_features)
         if not torch.allclose(rows, rows[:1].expand_as(rows), rtol=1e-5, atol=0.0):
             raise PriorError(
-                f"KFAC needs one prior scale per input column of a layer, but in layer '{layer.name}' the prior's scale "
-                "differs between output units. Use AutoDiagonalLaplace or AutoFullLaplace, which take any scales."
+                f"KFAC needs one prior scale per input column of a layer, but in layer '{layer.name}' the prior's "
+                "scale differs between output units. Use AutoDiagonalLaplace or AutoFullLaplace, which take any scales."
             )
         return rows[0].clone()

@@ -20,7 +20,7 @@ from pyro.infer.autoguide.initialization import InitMessenger
 from torch.distributions import biject_to
 
 from wiu_pyro.errors import GuideError
-from wiu_pyro.nn import ModelStructure, as_batches, inspect_model, run_at, weight_module
+from wiu_pyro.nn import ModelStructure, as_batches, evaluation_mode, inspect_model, run_at, weight_module
 
 __all__ = ["NetworkGuide", "init_to_network"]
 
@@ -54,7 +54,7 @@ def init_to_network(model: Callable[..., Any]) -> Callable[[dict[str, Any]], tor
         if not fn.shape():
             return torch.stack([fn.sample() for _ in range(15)]).median(0).values
         fan_in = torch.Size(fn.shape()[1:]).numel()
-        return fn.mean + torch.minimum(fn.stddev, torch.tensor(fan_in**-0.5)) * torch.randn(fn.shape())
+        return fn.mean + fn.stddev.clamp(max=fan_in**-0.5) * torch.randn_like(fn.mean)
 
     return init
 
@@ -142,21 +142,10 @@ class NetworkGuide(AutoContinuous):
         model = self.model
         self.structure = inspect_model(model, *args)
         self._model = (InitMessenger(self._init_loc_fn)(self._visible_model()),)
-        super()._setup_prototype(*args, **kwargs)
+        with evaluation_mode(model):  # the running statistics of a trained network stay as they are
+            super()._setup_prototype(*args, **kwargs)
         self._model = (model,)
-        self.fixed_priors = self._priors_are_fixed(args)
-
-    def _priors_are_fixed(self, batch: tuple[torch.Tensor, ...]) -> bool:
-        """Return whether no prior depends on another site or on a learned parameter."""
-        values = {
-            name: node["value"].detach().clone().requires_grad_()
-            for name, node in self.prototype_trace.iter_stochastic_nodes()
-        }
-        with torch.enable_grad(), poutine.block():
-            trace, _ = run_at(self.model, values, batch)
-        bases = [_base(trace.nodes[name]["fn"]) for name in values]
-        settings = [getattr(base, name) for base in bases for name in getattr(base, "arg_constraints", {})]
-        return not any(isinstance(value, torch.Tensor) and value.requires_grad for value in settings)
+        self.fixed_priors = not self.structure.dependent_priors
 
     def _visible_model(self) -> Callable[..., Any]:
         """Return the part of the model this guide approximates; by default all of it."""
@@ -191,6 +180,12 @@ class NetworkGuide(AutoContinuous):
         for name, _, _ in self.sites():
             if name not in values:
                 raise GuideError(f"A value for each site is needed, but '{name}' is missing. Give all sites' values.")
+            shape = nodes[name]["fn"].shape()
+            if values[name].shape != shape:
+                raise GuideError(
+                    f"Site '{name}' needs a value of shape {tuple(shape)}, but it has {tuple(values[name].shape)}. "
+                    "Give the weights of a network of the same layers."
+                )
         return torch.cat(
             [biject_to(nodes[name]["fn"].support).inv(values[name]).reshape(-1) for name, *_ in self.sites()]
         )

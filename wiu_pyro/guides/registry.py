@@ -22,12 +22,23 @@ def known_guides() -> dict[str, type]:
     from wiu_pyro import guides
 
     own = (getattr(guides, name) for name in guides.__all__)
-    named = {guide.__dict__["cli_name"]: guide for guide in own if isinstance(guide, type) and guide.__dict__.get("cli_name")}
+    named = {
+        guide.__dict__["cli_name"]: guide for guide in own if isinstance(guide, type) and guide.__dict__.get("cli_name")
+    }
     return {**named, **PYRO_GUIDES}
 
 
 def by_name(name: str) -> Any:
     """Return the guide class of a short name such as ``"laplace-kfac"``.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    type
+        An AutoGuide class.
 
     Raises
     ------

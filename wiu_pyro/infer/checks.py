@@ -33,23 +33,26 @@ def check_data(model: Callable[..., Any], batches: Batches) -> ModelStructure:
         If inputs are not finite or labels do not fit the network's output.
     ModelError
         If the network cannot take the inputs.
+    WiuError
+        What `inspect_model` says of the model.
     """
     first = next(iter(batches))
     whole = batches.source if isinstance(batches.source, tuple) else first
-    _check_finite(whole[0])
+    _check_finite(whole[0], "Inputs")
     try:
         structure = inspect_model(model, *(part.to(_device_of(model, part)) for part in first))
     except WiuError:
         raise
     except (RuntimeError, ValueError, TypeError) as error:
         _check_labels_are_whole(whole)
-        raise _explained(error, model, first) from error
+        explained = _explained(error, first)
+        raise explained from error
     check_batch(structure, whole)
     _check_num_data(structure, batches)
     return structure
 
 
-def _explained(error: Exception, model: Callable[..., Any], batch: tuple[torch.Tensor, ...]) -> Exception:
+def _explained(error: Exception, batch: tuple[torch.Tensor, ...]) -> Exception:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "support" in str(error) or "Expected value argument" in str(error):
         labels = batch[1]
@@ -82,8 +85,11 @@ def check_batch(structure: ModelStructure, batch: tuple[torch.Tensor, ...]) -> N
     DataError
         If inputs are not finite, or labels are not whole numbers, out of range, or not finite.
     """
-    _check_finite(batch[0])
-    if len(batch) < 2 or structure.likelihood != "categorical" or batch[1].dim() != 1:
+    _check_finite(batch[0], "Inputs")
+    if len(batch) < 2:
+        return
+    if structure.likelihood != "categorical" or batch[1].dim() != 1:
+        _check_finite(batch[1], "Labels")
         return
     _check_labels_are_whole(batch)
     low, high = int(batch[1].min()), int(batch[1].max())
@@ -104,11 +110,11 @@ def _check_labels_are_whole(batch: tuple[torch.Tensor, ...]) -> None:
         )
 
 
-def _check_finite(x: torch.Tensor) -> None:
+def _check_finite(x: torch.Tensor, what: str) -> None:
     if x.is_floating_point() and not torch.isfinite(x).all():
         broken = (~torch.isfinite(x)).reshape(len(x), -1).any(1).nonzero().flatten()
         raise DataError(
-            f"Inputs must be finite, but {len(broken)} of {len(x)} hold NaN or infinity, the first at index "
+            f"{what} must be finite, but {len(broken)} of {len(x)} hold NaN or infinity, the first at index "
             f"{broken[0].item()}. Remove or repair them."
         )
 

@@ -1,8 +1,8 @@
 """The Gaussian over a network's outputs that a linearised network with Gaussian weights has.
 
-f(w) ≈ f(w*) + J (w − w*), so the outputs of one datum have covariance J Λ⁻¹ J' (MacKay 1992; Immer et al. 2021). Where a
-layer's weights are used at one position, J is an outer product of an output gradient g and an input a, and in the
-eigenbasis of the Kronecker factors the covariance needs no Jacobian: Σ_o g̃_co g̃_do Σ_i ã_i² / (1 + λ_oi).
+f(w) ≈ f(w*) + J (w − w*), so the outputs of one datum have covariance J Λ⁻¹ J' (MacKay 1992; Immer et al. 2021).
+Where a layer's weights are used at one position, J is an outer product of an output gradient g and an input a, and in
+the eigenbasis of the Kronecker factors the covariance needs no Jacobian: Σ_o g̃_co g̃_do Σ_i ã_i² / (1 + λ_oi).
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def functional_distribution(
     """
     if not isinstance(guide, AutoBlockNormal) or not all(block.rules for block in guide.blocks):
         raise GuideError(
-            f"A linearised predictive needs the guide of a Laplace approximation whose layers are all covered, but this "
-            f"is {getattr(guide, 'source_name', type(guide).__name__)}"
+            "A linearised predictive needs the guide of a Laplace approximation whose layers are all covered, but "
+            f"this is {getattr(guide, 'source_name', type(guide).__name__)}"
             f" ({getattr(guide.curvature, 'kind', '') if isinstance(guide, AutoBlockNormal) else 'no Laplace guide'}). "
             'Use kind="sampled".'
         )
@@ -102,11 +102,8 @@ def functional_distribution(
 
 
 def _own_output(likelihood: OutputLikelihood, returned: Any) -> torch.Tensor:
-    """Return the network's own output where the model returned it, else the likelihood's natural parameter.
-
-    Logits differ from the natural parameter by a constant for each datum, which changes their covariance but no
-    probability.
-    """
+    """Return the network's own output where the model returned it, else the likelihood's natural parameter."""
+    # logits differ from the natural parameter by a constant for each datum: another covariance, the same probabilities
     natural = likelihood.output
     if not isinstance(returned, torch.Tensor) or returned.numel() != natural.numel() or not returned.requires_grad:
         return natural

@@ -118,6 +118,7 @@ class _Outputs:
     point: torch.Tensor  # (batch, outputs)
     labels: torch.Tensor | None
     noise: torch.Tensor | None = None  # (num_samples or 1, batch, outputs), for a Normal likelihood
+    variance: torch.Tensor | None = None  # (batch, outputs), of the outputs, where it is known without draws
 
 
 def _linearised(fit: Fit, batches: Batches, num_samples: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
@@ -130,7 +131,8 @@ def _linearised(fit: Fit, batches: Batches, num_samples: int, seed: int) -> Iter
         known = getattr(part.likelihood, "noise_scale", None)
         labels = part.batch[1] if len(part.batch) > 1 else None
         noise_scale = None if known is None else known[None]
-        yield _summarise(_Outputs(part.likelihood, draws, part.mean, labels, noise_scale), seed)
+        variance = part.covariance.diagonal(dim1=-2, dim2=-1)
+        yield _summarise(_Outputs(part.likelihood, draws, part.mean, labels, noise_scale, variance), seed)
 
 
 def _sampled(fit: Fit, batches: Batches, num_samples: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
@@ -219,11 +221,12 @@ def _summarise_normal(outputs: _Outputs, seed: int) -> dict[str, np.ndarray]:
     generator = torch.Generator().manual_seed(seed + 1)
     noise_scale = outputs.noise
     noise_variance = noise_scale.square().mean(0)
-    functional = outputs.draws.var(0)
+    exact = outputs.variance is not None  # a linearised network's outputs are Normal: no Monte Carlo noise
+    functional = outputs.variance if exact else outputs.draws.var(0)
     white = torch.randn(outputs.draws.shape, generator=generator).to(outputs.draws)
     observations = outputs.draws + noise_scale * white
     found = {
-        "mean": outputs.draws.mean(0),
+        "mean": outputs.point if exact else outputs.draws.mean(0),
         "point_mean": outputs.point,
         "functional_variance": functional,
         "noise_variance": noise_variance,

@@ -1,9 +1,17 @@
 """Networks as Pyro models: priors, likelihoods, and what a model consists of."""
 
 from wiu_pyro.nn.batches import Batches, as_batches
-from wiu_pyro.nn.network import BayesianNetwork
+from wiu_pyro.nn.network import BayesianNetwork, complete_num_data
 from wiu_pyro.nn.priors import FanInNormal, Laplace, Normal, Prior, ScaleMixtureNormal
-from wiu_pyro.nn.structure import Layer, ModelStructure, describe_prior, inspect_model, run_at, weight_module
+from wiu_pyro.nn.structure import (
+    Layer,
+    ModelStructure,
+    describe_prior,
+    evaluation_mode,
+    inspect_model,
+    run_at,
+    weight_module,
+)
 
 __all__ = [
     "Batches",
@@ -16,7 +24,9 @@ __all__ = [
     "Prior",
     "ScaleMixtureNormal",
     "as_batches",
+    "complete_num_data",
     "describe_prior",
+    "evaluation_mode",
     "inspect_model",
     "run_at",
     "weight_module",

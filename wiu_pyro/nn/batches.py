@@ -39,21 +39,24 @@ class Batches:
     def __len__(self) -> int:
         if isinstance(self.source, tuple):
             return -(-len(self.source[0]) // self.batch_size)
-        return len(self.source)
+        try:
+            return len(self.source)
+        except TypeError:
+            raise DataError(
+                "A known number of batches is needed, but this DataLoader reads an IterableDataset without a length. "
+                "Give the dataset a __len__, or use a Dataset that is indexed."
+            ) from None
 
     @property
     def num_data(self) -> int | None:
         """Number of data in one pass; None where the source does not say."""
         if isinstance(self.source, tuple):
             return len(self.source[0])
-        dataset = getattr(self.source, "dataset", None)
-        if dataset is None or isinstance(dataset, IterableDataset):
+        size = getattr(self.source, "batch_size", None)  # None: the loader leaves batching to others
+        if not size or isinstance(self.source.dataset, IterableDataset):
             return None
-        return (len(dataset) // self.source.batch_size * self.source.batch_size) if self._drops else len(dataset)
-
-    @property
-    def _drops(self) -> bool:
-        return bool(getattr(self.source, "drop_last", False) and self.source.batch_size)
+        num = len(self.source.sampler)  # what a pass sees: a sampler may leave data out
+        return num // size * size if self.source.drop_last else num
 
     def __iter__(self) -> Iterator[Batch]:
         found = False

@@ -11,13 +11,15 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.nn import PyroModule
+from pyro.poutine.messenger import unwrap
 from torch import nn
 from torch.func import functional_call
 
-from wiu_pyro.errors import LikelihoodError, ModelError, near_matches
+from wiu_pyro.errors import DataError, LikelihoodError, ModelError, near_matches
+from wiu_pyro.nn.batches import Batches
 from wiu_pyro.nn.priors import FanInNormal, Prior, match_priors
 
-__all__ = ["BayesianNetwork"]
+__all__ = ["BayesianNetwork", "complete_num_data"]
 
 LIKELIHOODS = ("categorical", "bernoulli", "normal")
 
@@ -38,7 +40,8 @@ class BayesianNetwork(PyroModule):
     likelihood : {"categorical", "bernoulli", "normal"}
         What the output parametrises: logits (batch, classes), logits, or the mean of a Normal.
     num_data : int, optional
-        Number of data the model will be trained on; `wiu_pyro.fit` sets it when it is None. None scales by 1.
+        Number of data the model will be trained on; `wiu_pyro.fit` and ``laplace_approximation`` set it when it is
+        None. None scales by 1.
     noise_scale : float or Distribution, optional
         For ``"normal"``: the known noise standard deviation, or its prior, which adds a site ``"noise_scale"``;
         LogNormal(0, 1) when None.
@@ -155,6 +158,25 @@ class BayesianNetwork(PyroModule):
         if isinstance(noise, torch.Tensor) and noise.dim():
             noise = noise.reshape(*noise.shape, *(1,) * event_dim)
         return dist.Normal(output, noise).to_event(event_dim)
+
+
+def complete_num_data(model: Any, batches: Batches) -> None:
+    """Set the number of data of a `BayesianNetwork` that was made without one; leave other models as they are.
+
+    Raises
+    ------
+    DataError
+        If the data do not say how many they are.
+    """
+    model = unwrap(model)
+    if not isinstance(model, BayesianNetwork) or model.num_data is not None:
+        return
+    if batches.num_data is None:
+        raise DataError(
+            "The number of data scales the likelihood against the prior, but this DataLoader does not say it. "
+            "Pass it: BayesianNetwork(net, num_data=60_000)."
+        )
+    model.num_data = batches.num_data
 
 
 def _check(net: nn.Module, likelihood: str, noise_scale: Any) -> None:

@@ -18,10 +18,10 @@ from pyro.poutine.messenger import unwrap
 from torch import nn
 
 from wiu_pyro.curvature import OutputLikelihood, read
-from wiu_pyro.errors import LikelihoodError, ModelError
+from wiu_pyro.errors import DataError, LikelihoodError, ModelError
 from wiu_pyro.nn.network import BayesianNetwork
 
-__all__ = ["Layer", "ModelStructure", "describe_prior", "inspect_model", "run_at", "weight_module"]
+__all__ = ["Layer", "ModelStructure", "describe_prior", "evaluation_mode", "inspect_model", "run_at", "weight_module"]
 
 ROOT_LAYER = "net"  # the name of a network that is itself a single layer and has no path
 
@@ -79,6 +79,8 @@ class ModelStructure:
         Number of data the model's plate scales to.
     not_covered : tuple of str
         Parameters without a prior: point estimates.
+    dependent_priors : tuple of str
+        Sites whose prior depends on another site or on a learned parameter: `priors` holds it at one draw of these.
     """
 
     layers: tuple[Layer, ...]
@@ -89,6 +91,7 @@ class ModelStructure:
     num_outputs: int
     num_data: float
     not_covered: tuple[str, ...] = ()
+    dependent_priors: tuple[str, ...] = ()
 
     @property
     def parameter_sites(self) -> dict[str, tuple[str, str]]:
@@ -148,9 +151,11 @@ def inspect_model(model: Callable[..., Any], *batch: torch.Tensor) -> ModelStruc
     ------
     ModelError
         If there is not exactly one observed site, no latent site, or a site has no continuous support.
+    DataError
+        If the labels are not of the shape of the observed site: they would be broadcast.
     """
     model = unwrap(model)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block(), _evaluation_mode(model):
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block(), evaluation_mode(model):
         trace = poutine.trace(model).get_trace(*batch)
     observed = [name for name in trace.observation_nodes if not _is_subsample(trace.nodes[name])]
     if len(observed) != 1:
@@ -164,6 +169,7 @@ def inspect_model(model: Callable[..., Any], *batch: torch.Tensor) -> ModelStruc
             "The model samples no weights. Give its weights priors: wiu_pyro.nn.BayesianNetwork(net), or PyroSample."
         )
     node = trace.nodes[observed[0]]
+    _check_observation(node)
     kind, outputs = _likelihood(node["fn"])
     layers, others = _layers(model, trace, list(latent))
     return ModelStructure(
@@ -175,12 +181,14 @@ def inspect_model(model: Callable[..., Any], *batch: torch.Tensor) -> ModelStruc
         num_outputs=outputs,
         num_data=float(node["scale"]) * len(batch[0]),
         not_covered=_not_covered(model, latent),
+        dependent_priors=_dependent_priors(model, trace, list(latent), batch),
     )
 
 
 @contextmanager
-def _evaluation_mode(model: Callable[..., Any]) -> Iterator[None]:
+def evaluation_mode(model: Callable[..., Any]) -> Iterator[None]:
     """Keep dropout and running statistics still while looking at a model."""
+    model = unwrap(model)
     modules = [] if not isinstance(model, nn.Module) else [one for one in model.modules() if one.training]
     for module in modules:
         module.training = False
@@ -189,6 +197,37 @@ def _evaluation_mode(model: Callable[..., Any]) -> Iterator[None]:
     finally:
         for module in modules:
             module.training = True
+
+
+def _check_observation(node: Mapping[str, Any]) -> None:
+    wanted, got = tuple(node["fn"].shape()), tuple(node["value"].shape)
+    if wanted != got:
+        raise DataError(
+            f"Labels of shape {wanted} are needed at the observed site '{node['name']}', but they have shape {got}. "
+            f"Reshape them: y.reshape{wanted}."
+        )
+
+
+def _dependent_priors(
+    model: Callable[..., Any], trace: poutine.Trace, latent: list[str], batch: tuple[torch.Tensor, ...]
+) -> tuple[str, ...]:
+    """Return the sites whose prior changes with another site or with a learned parameter."""
+    values = {name: trace.nodes[name]["value"].detach().clone().requires_grad_() for name in latent}
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), poutine.block(), evaluation_mode(model):
+        again, _ = run_at(model, values, batch)
+    found = []
+    for name in latent:
+        base = _base(again.nodes[name]["fn"])
+        settings = [getattr(base, setting) for setting in getattr(base, "arg_constraints", {})]
+        if any(isinstance(value, torch.Tensor) and value.requires_grad for value in settings):
+            found.append(name)
+    return tuple(found)
+
+
+def _base(distribution: dist.Distribution) -> dist.Distribution:
+    while hasattr(distribution, "base_dist") and not isinstance(distribution, dist.TransformedDistribution):
+        distribution = distribution.base_dist
+    return distribution
 
 
 def _is_subsample(node: Mapping[str, Any]) -> bool:
@@ -243,8 +282,7 @@ def _not_covered(model: Callable[..., Any], latent: Mapping[str, Any]) -> tuple[
 
 def describe_prior(distribution: dist.Distribution) -> str:
     """Return a prior as a short formula, for tables: ``"Normal(0, 0.1)"`` where constant."""
-    while hasattr(distribution, "base_dist") and not isinstance(distribution, dist.TransformedDistribution):
-        distribution = distribution.base_dist
+    distribution = _base(distribution)
     kind = type(distribution).__name__
     if isinstance(distribution, dist.Normal | dist.Laplace):
         loc, scale = distribution.loc, distribution.scale
