@@ -39,6 +39,12 @@ def test_differences_below_a_hundredth_are_ties_and_no_disagreement():
     assert sentence.startswith("They agree")
 
 
+def test_a_posterior_that_tells_no_layers_apart_neither_agrees_nor_disagrees():
+    flat = posterior("mean-field", [0.976, 0.976, 0.979])
+    assert "agree" not in answer([posterior("laplace-diag", [0.2, 0.5, 0.9]), flat]).text
+    assert answer([flat]).headline.startswith("No layer stands out")
+
+
 def test_a_posterior_with_correlations_is_ranked_by_its_conditional_contraction():
     kfac = posterior("laplace-kfac", [0.3, 0.2, 0.1], conditional=[0.2, 0.5, 0.9])
     assert "They agree" in rank_agreement([posterior("laplace-diag", [0.2, 0.5, 0.9]), kfac])

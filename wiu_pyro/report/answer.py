@@ -62,8 +62,9 @@ def answer(posteriors: Sequence[Posterior]) -> Answer:
     trusted = [posterior for posterior in known if posterior.converged != "no"]
     basis = trusted or known
     sentences = [_extremes(posterior) for posterior in known]
-    if len(basis) > 1 and len(basis[0].layers) > 1:
-        sentences.append(rank_agreement(basis))
+    ranked = [posterior for posterior in basis if _tells_layers_apart(posterior)]
+    if len(ranked) > 1:
+        sentences.append(rank_agreement(ranked))
     return Answer(_headline(basis), tuple(sentences), tuple(_caveats(known, trusted)))
 
 
@@ -71,7 +72,7 @@ def _headline(posteriors: Sequence[Posterior]) -> str:
     if len(posteriors[0].layers) < 2:
         return f"The network has one layer with a posterior, '{posteriors[0].layers[0]}': there is nothing to rank."
     names = ", ".join(posterior.name for posterior in posteriors)
-    posteriors = [posterior for posterior in posteriors if np.ptp(_finite(posterior.like_with_like)) >= TIE]
+    posteriors = [posterior for posterior in posteriors if _tells_layers_apart(posterior)]
     if not posteriors:
         return f"No layer stands out: the data determine all layers about equally ({names})."
     least = {_least(posterior) for posterior in posteriors}
@@ -85,8 +86,9 @@ def _headline(posteriors: Sequence[Posterior]) -> str:
     )
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
-    return values[np.isfinite(values)]
+def _tells_layers_apart(posterior: Posterior) -> bool:
+    values = posterior.like_with_like
+    return bool(np.ptp(values[np.isfinite(values)]) >= TIE)
 
 
 def _least(posterior: Posterior) -> str:

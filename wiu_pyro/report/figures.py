@@ -37,7 +37,8 @@ NOTES = {
     "5 to 95 % of them, the dot is the median.",
     "weight-heatmap": "Rows are outputs, columns inputs; weights of a large layer are averaged in blocks.",
     "input-map": "Where the images never vary, the data say nothing and the sd stays at the prior's.",
-    "loss": "−ELBO summed over the data, by epoch. The shaded tail is what the convergence check looks at.",
+    "loss": "−ELBO summed over the data, by epoch. The convergence check looks at the shaded tail, and at "
+    "the last tenth of the epochs before the learning rate falls.",
     "reliability": "Accuracy against confidence: on the diagonal, the probabilities can be taken at their word.",
     "risk-coverage": "Error rate among the images answered, when the most uncertain are declined first.",
     "declined-images": "The images declined first, with the interval of the predicted class's probability.",

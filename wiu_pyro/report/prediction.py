@@ -118,7 +118,8 @@ def _results(posteriors: Sequence[Posterior]) -> list[tuple[str, xr.Dataset]]:
                 result = diagnostics.predictive(posterior.idata, kind)
             except SchemaError:
                 continue
-            found.append((posterior.name if position == 0 else f"{posterior.name}, {kind}", result))
+            name = posterior.name if position == 0 else f"{posterior.name}, {kind}"
+            found.append((f"{name}{posterior.mark}", result))
     return found
 
 
