@@ -68,6 +68,11 @@ def _positive(name: str, value: float) -> None:
         raise PriorError(f"{name} of a prior must be a positive finite number, but is {value}. Pass for example 1.0.")
 
 
+def _finite(loc: float) -> None:
+    if not math.isfinite(loc):
+        raise PriorError(f"loc of a prior must be finite, but is {loc}. Pass for example 0.0.")
+
+
 def _full(value: float, parameter: torch.Tensor) -> torch.Tensor:
     return torch.full((), value, dtype=parameter.dtype, device=parameter.device).expand(parameter.shape)
 
@@ -94,8 +99,7 @@ class Normal(Prior):
 
     def __post_init__(self) -> None:
         _positive("scale", self.scale)
-        if not math.isfinite(self.loc):
-            raise PriorError(f"loc of a prior must be finite, but is {self.loc}. Pass for example 0.0.")
+        _finite(self.loc)
 
     @override
     def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
@@ -157,7 +161,7 @@ class Laplace(Prior):
     Raises
     ------
     PriorError
-        If `scale` is not positive and finite.
+        If `scale` is not positive and finite, or `loc` is not finite.
     """
 
     scale: float = 1.0
@@ -165,6 +169,7 @@ class Laplace(Prior):
 
     def __post_init__(self) -> None:
         _positive("scale", self.scale)
+        _finite(self.loc)
 
     @override
     def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:

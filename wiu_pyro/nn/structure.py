@@ -289,4 +289,17 @@ def describe_prior(distribution: dist.Distribution) -> str:
         if (loc == loc.flatten()[0]).all() and (scale == scale.flatten()[0]).all():
             return f"{kind}({loc.flatten()[0].item():.4g}, {scale.flatten()[0].item():.4g})"
         return f"{kind}(loc and scale differ between weights)"
+    if isinstance(distribution, dist.MixtureSameFamily):
+        return _describe_mixture(distribution)
     return kind
+
+
+def _describe_mixture(mixture: dist.MixtureSameFamily) -> str:
+    parts, probs = mixture.component_distribution, mixture.mixture_distribution.probs.flatten(0, -2)
+    if not isinstance(parts, dist.Normal) or not (probs == probs[0]).all():
+        return f"Mixture of {type(parts).__name__}"
+    loc, scale = parts.loc.flatten(0, -2), parts.scale.flatten(0, -2)
+    if not ((loc == loc[0]).all() and (scale == scale[0]).all()):
+        return "Mixture of Normal"
+    numbers = zip(probs[0].tolist(), loc[0].tolist(), scale[0].tolist(), strict=True)
+    return " + ".join(f"{prob:.4g} Normal({mean:.4g}, {sd:.4g})" for prob, mean, sd in numbers)
