@@ -104,7 +104,7 @@ def test_looking_at_a_model_changes_neither_statistics_nor_mode_nor_random_state
     [
         (Normal(0.5), "Normal(0, 0.5)"),
         (Laplace(2.0, 1.0), "Laplace(1, 2)"),
-        (ScaleMixtureNormal(), "MixtureSameFamily"),
+        (ScaleMixtureNormal(), "0.25 Normal(0, 1) + 0.75 Normal(0, 0.0025)"),
     ],
 )
 def test_constant_prior_is_described_with_its_numbers(prior, text):
