@@ -1,0 +1,139 @@
+"""Networks with every kind of layer, and plain per-sample references from `torch.func`, all in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.func import functional_call, hessian, jacrev, vmap
+
+from wiu_pyro.curvature import CategoricalOutput, CurvaturePass, OutputLikelihood, rule_for
+from wiu_pyro.curvature.capture import CapturedBatch
+
+NUM_DATA, CLASSES = 6, 3
+
+
+class Sequence(nn.Module):
+    """Linear layers over the positions of a sequence, (batch, positions, in)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each, self.norm, self.out = nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.tanh(self.norm(self.each(x))).sum(1))
+
+
+class ByName(nn.Module):
+    """Calls its layer with a keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(input=x)
+
+
+def conv(*layers: nn.Module, features: int, inplace: bool = False) -> nn.Module:
+    return nn.Sequential(*layers, nn.ReLU(inplace=inplace), nn.Flatten(), nn.Linear(features, CLASSES))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: nn.Linear(4, CLASSES), (4,)),
+    "linear-by-name": (ByName, (4,)),
+    "mlp": (lambda: nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, CLASSES)), (4,)),
+    "no-bias": (lambda: nn.Sequential(nn.Linear(4, 5, bias=False), nn.Tanh(), nn.Linear(5, CLASSES)), (4,)),
+    "sequence": (Sequence, (5, 3)),
+    "conv": (lambda: conv(nn.Conv2d(2, 3, 3), features=27), (2, 5, 5)),
+    "stride-padding": (lambda: conv(nn.Conv2d(2, 3, 3, stride=2, padding=1), features=27), (2, 5, 5)),
+    "uneven": (lambda: conv(nn.Conv2d(2, 3, (3, 2), stride=(1, 2), padding=(0, 1)), features=27), (2, 5, 4)),
+    "dilated": (lambda: conv(nn.Conv2d(2, 3, 2, dilation=2), features=27), (2, 5, 5)),
+    "grouped": (lambda: conv(nn.Conv2d(4, 6, 3, groups=2), features=54), (4, 5, 5)),
+    "depthwise": (lambda: conv(nn.Conv2d(2, 4, 3, groups=2, dilation=2), features=4), (2, 5, 5)),
+    "same": (lambda: conv(nn.Conv2d(2, 3, (2, 3), padding="same"), features=48), (2, 4, 4)),
+    "circular": (
+        lambda: conv(nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), features=48),
+        (2, 4, 4),
+    ),
+    "reflect": (lambda: conv(nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), features=48), (2, 4, 4)),
+    "batch-norm": (lambda: conv(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), features=27), (2, 5, 5)),
+    "batch-norm-1d": (
+        lambda: nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, CLASSES)),
+        (4,),
+    ),
+    "group-norm": (lambda: conv(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), features=36), (2, 5, 5)),
+    "layer-norm-2d": (lambda: conv(nn.Conv2d(2, 3, 3), nn.LayerNorm([3, 3]), features=27), (2, 5, 5)),
+    "inplace": (lambda: conv(nn.Conv2d(2, 3, 3), features=27, inplace=True), (2, 5, 5)),
+}
+
+
+def build(name: str) -> tuple[nn.Module, torch.Tensor]:
+    """Return a network in evaluation mode, its weights and statistics all away from special values, and inputs."""
+    make, shape = NETWORKS[name]
+    generator = torch.Generator().manual_seed(0)
+    net = make().double().eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(0.6 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+        for module in net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.running_mean.normal_(generator=generator)
+                module.running_var.uniform_(0.5, 2.0, generator=generator)
+    return net, torch.randn(NUM_DATA, *shape, generator=generator, dtype=torch.float64)
+
+
+def weights_of(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+
+
+def rules_of(net: nn.Module) -> dict[str, object]:
+    """Return the rule of each layer that has weights of its own."""
+    found = {}
+    for name, module in net.named_modules():
+        shapes = {key: tuple(value.shape) for key, value in module.named_parameters(recurse=False)}
+        if shapes:
+            found[name] = rule_for(name, module, shapes)
+    return found
+
+
+def captured(
+    net: nn.Module,
+    x: torch.Tensor,
+    columns: Callable[[OutputLikelihood, object], torch.Tensor],
+    likelihood: Callable[[torch.Tensor], OutputLikelihood] = CategoricalOutput,
+) -> CapturedBatch:
+    """Run one pass over one batch."""
+    modules = {name: rule.module for name, rule in rules_of(net).items()}
+    passed = CurvaturePass(lambda batch: likelihood(net(batch[0])), modules)
+    return next(iter(passed.run([(x,)], columns)))
+
+
+def jacobians(net: nn.Module, x: torch.Tensor, layer: str) -> torch.Tensor:
+    """Return df/dw of one layer for each datum, in the rule's order, by reverse mode one sample at a time."""
+    weights = weights_of(net)
+    prefix = f"{layer}." if layer else ""
+    own = {name: value for name, value in weights.items() if name.rpartition(".")[0] == layer}
+
+    def outputs(values: dict[str, torch.Tensor], one: torch.Tensor) -> torch.Tensor:
+        return functional_call(net, {**weights, **values}, (one[None],))[0]
+
+    per_site = vmap(jacrev(outputs), (None, 0))(own, x)  # each (batch, outputs, *shape)
+    rule = rules_of(net)[layer]
+    return rule.join({name.removeprefix(prefix): value for name, value in per_site.items()})
+
+
+def output_hessians(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return d²l/df² of the cross entropy for each datum; it does not depend on the label."""
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return torch.logsumexp(logits, -1)
+
+    return torch.stack([hessian(loss)(logits) for logits in net(x).detach()])
+
+
+def ggn_of_layer(net: nn.Module, x: torch.Tensor, layer: str) -> torch.Tensor:
+    """Return Σ J' H J of one layer."""
+    jacobian = jacobians(net, x, layer)
+    return torch.einsum("nci,ncd,ndj->ij", jacobian, output_hessians(net, x), jacobian)

@@ -1,0 +1,113 @@
+"""Each layer's Jacobian against per-sample reverse mode."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.curvature.networks import (
+    CLASSES,
+    NETWORKS,
+    NUM_DATA,
+    build,
+    captured,
+    ggn_of_layer,
+    jacobians,
+    rules_of,
+)
+from wiu_pyro.curvature import DiagonalCurvature, FullCurvature, MatrixRule, rule_for, supported_layers
+from wiu_pyro.errors import ModelError
+
+# torch warns of an even kernel under padding="same": it pads more on one side, which is what is tested
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+
+
+def unit_columns(likelihood, batch):
+    return torch.eye(CLASSES, dtype=torch.float64)[:, None].expand(-1, NUM_DATA, -1)
+
+
+def ggn_columns(likelihood, batch):
+    return likelihood.sqrt_hessian()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_jacobian_of_every_layer_is_that_of_each_sample_alone(name):
+    net, x = build(name)
+    found = captured(net, x, unit_columns)
+    for layer, rule in rules_of(net).items():
+        jacobian = rule.jacobian(found.inputs[layer], found.grads[layer])
+        torch.testing.assert_close(jacobian, jacobians(net, x, layer), msg=lambda text, layer=layer: f"{layer}: {text}")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_diagonal_is_that_of_the_ggn(name):
+    net, x = build(name)
+    found = captured(net, x, ggn_columns)
+    for layer, rule in rules_of(net).items():
+        diagonal = DiagonalCurvature(rule)
+        diagonal.update(found.inputs[layer], found.grads[layer])
+        torch.testing.assert_close(diagonal.diagonal, ggn_of_layer(net, x, layer).diagonal())
+
+
+@pytest.mark.parametrize("name", ["mlp", "sequence", "grouped", "batch-norm"])
+def test_full_curvature_holds_the_ggn_of_all_layers_together(name):
+    net, x = build(name)
+    found = captured(net, x, ggn_columns)
+    rules = rules_of(net)
+    full = FullCurvature(rules)
+    full.update(found)
+    joint = torch.cat([jacobians(net, x, layer) for layer in rules], -1)
+    probs = torch.softmax(net(x), -1).detach()
+    hessians = torch.diag_embed(probs) - probs[:, :, None] * probs[:, None, :]
+    torch.testing.assert_close(full.matrix, torch.einsum("nci,ncd,ndj->ij", joint, hessians, joint))
+
+
+def test_diagonal_in_chunks_is_the_diagonal_at_once(monkeypatch):
+    net, x = build("stride-padding")
+    found = captured(net, x, ggn_columns)
+    rule = rules_of(net)["0"]
+    whole = rule.squared_sum(found.inputs["0"], found.grads["0"])
+    monkeypatch.setattr("wiu_pyro.curvature.rules.MAX_ELEMENTS", 1)
+    torch.testing.assert_close(rule.squared_sum(found.inputs["0"], found.grads["0"]), whole)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_split_undoes_join(name):
+    net, _ = build(name)
+    for rule in rules_of(net).values():
+        values = {key: torch.randn(2, *shape) for key, shape in rule.shapes.items()}
+        flat = rule.join(values)
+        assert flat.shape == (2, rule.numel)
+        for key, value in rule.split(flat).items():
+            assert torch.equal(value, values[key])
+
+
+@pytest.mark.parametrize("kept", ["weight", "bias"])
+@pytest.mark.parametrize("name", ["linear", "stride-padding", "grouped"])
+def test_layer_with_a_prior_on_one_of_its_parameters_keeps_that_part_of_the_jacobian(name, kept):
+    net, x = build(name)
+    found = captured(net, x, unit_columns)
+    layer, whole = next(iter(rules_of(net).items()))
+    part = rule_for(layer, whole.module, {kept: whole.shapes[kept]})
+    values = whole.split(whole.jacobian(found.inputs[layer], found.grads[layer]))
+    torch.testing.assert_close(part.jacobian(found.inputs[layer], found.grads[layer]), part.join({kept: values[kept]}))
+
+
+def test_subclass_of_a_covered_layer_is_covered():
+    special = type("Special", (nn.Linear,), {})
+    assert isinstance(rule_for("fc", special(2, 3), {"weight": (3, 2)}), MatrixRule)
+
+
+@pytest.mark.parametrize(
+    ("module", "shapes", "held"),
+    [
+        (nn.Embedding(5, 3), {"weight": (5, 3)}, "Embedding, parameters weight"),
+        (nn.Conv1d(2, 3, 2), {"weight": (3, 2, 2), "bias": (3,)}, "Conv1d, parameters weight, bias"),
+        (None, {"weight": (3,)}, "no module, parameters weight"),
+    ],
+)
+def test_layer_without_a_rule_is_refused_with_the_way_out(module, shapes, held):
+    with pytest.raises(ModelError, match=rf"Layer 'emb' \({held}\).*Linear, Conv2d.*prior=\{{'emb\.\*': None"):
+        rule_for("emb", module, shapes)
+    assert "Embedding" not in supported_layers()
