@@ -33,7 +33,7 @@ def ready(model, *, seed: int = 0, data=(X, Y), **options) -> AutoMeanField:
 
 def reference_kl(guide: AutoMeanField, model: BayesianNetwork) -> torch.Tensor:
     total = torch.zeros((), dtype=torch.float64)
-    for name, place, shape in guide.sites():
+    for name, place, _ in guide.sites():
         loc, scale = guide.loc[place].double(), guide.log_scale[place].double().exp()
         prior = model.prior_distributions()[name].base_dist
         total += torch.distributions.kl_divergence(
