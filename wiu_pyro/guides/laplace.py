@@ -190,6 +190,9 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         modules = {name: rule.module for name, rule in rules.items()}
         yield from CurvaturePass(forward, modules).run(batches, columns)
 
+    def refuse_cost(self, num_weights: int) -> None:
+        """Raise CostError where the posterior of so many weights would not fit; `fit` asks before it trains."""
+
     def _record(self, num_seen: int) -> CurvatureRecord:
         if num_seen > self.structure.num_data + 0.5:
             warnings.warn(

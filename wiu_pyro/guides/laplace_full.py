@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 from wiu_pyro.curvature import CURVATURE_KINDS, FullCurvature, hessian
 from wiu_pyro.errors import CostError, CurvatureError
@@ -44,7 +45,7 @@ class AutoFullLaplace(LaplaceGuide):
         self.max_bytes = max_bytes
 
     def _blocks(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[tuple[Block, ...], CurvatureRecord]:
-        self._refuse_cost(posterior.latent_dim)
+        self.refuse_cost(posterior.latent_dim)
         prior_precision = posterior.flat_prior().scale.double().square().reciprocal()
         if self.curvature_kind == "hessian":
             matrix, seen = self._hessian(posterior, batches)
@@ -67,7 +68,8 @@ class AutoFullLaplace(LaplaceGuide):
         names = tuple(layer.name for layer in self.structure.layers)
         return (Block(names, "full", precision, index, rules),), record
 
-    def _refuse_cost(self, num_weights: int) -> None:
+    @override
+    def refuse_cost(self, num_weights: int) -> None:
         needed = 3 * 8 * num_weights**2
         if needed > self.max_bytes:
             raise CostError(

@@ -112,39 +112,48 @@ class Normal(Prior):
 
 @dataclass(frozen=True)
 class FanInNormal(Prior):
-    """Normal prior whose variance falls with the number of inputs: weights N(0, gain / fan_in), biases N(0, 1).
+    """Normal prior whose variance falls with the number of inputs: weights N(0, gain / (fan_in · mean square)).
 
     The prior over functions then has the same scale at every width, so that layers of different size can be compared.
-    The weights of a normalisation layer multiply a normalised input and get N(1, 1).
+    He et al. derive the variance 2 / fan_in for inputs of mean square 1; a first layer on images whose pixels lie in
+    0 … 1 sees much less, and `input_mean_square` says so. Biases get N(0, 1). The weights of a normalisation layer
+    multiply a normalised input and get N(1, 1).
 
     Parameters
     ----------
     gain : float
         Numerator of the variance; 2 keeps the scale through ReLU layers.
+    input_mean_square : float
+        Mean of the squares of the layer's inputs; 1 for all but a first layer on unscaled data.
 
     Raises
     ------
     PriorError
-        If `gain` is not positive and finite.
+        If a parameter is not positive and finite.
+
+    Examples
+    --------
+    >>> first = {"fc1.weight": FanInNormal(input_mean_square=0.1), "*": FanInNormal()}  # MNIST, pixels 0 … 1
     """
 
     gain: float = 2.0
+    input_mean_square: float = 1.0
 
     def __post_init__(self) -> None:
         _positive("gain", self.gain)
+        _positive("input_mean_square", self.input_mean_square)
 
-    @override
     def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
         loc, scale = 0.0, 1.0
         if parameter.dim() >= 2:
-            scale = math.sqrt(self.gain / fan_in(parameter))
+            scale = math.sqrt(self.gain / (fan_in(parameter) * self.input_mean_square))
         elif name == "weight" and isinstance(module, NORMALISATION):
             loc = 1.0
         return dist.Normal(_full(loc, parameter), _full(scale, parameter)).to_event(parameter.dim())
 
-    @override
     def describe(self) -> str:
-        return f"FanInNormal(weights N(0, {self.gain:g}/fan_in), biases N(0, 1))"
+        inputs = "fan_in" if self.input_mean_square == 1 else f"(fan_in·{self.input_mean_square:g})"
+        return f"FanInNormal(weights N(0, {self.gain:g}/{inputs}), biases N(0, 1))"
 
 
 @dataclass(frozen=True)
