@@ -10,7 +10,9 @@ from torch import Tensor, nn
 import wiu_pyro as wiu
 
 DATA = "mnist"
-EPOCHS = 10
+EPOCHS = 15
+VI_EPOCHS = 30
+PIXEL_MEAN_SQUARE = 0.1  # of MNIST, pixels in 0 … 1; the prior of the first layer is meant for inputs of mean square 1
 SMALLEST_SIDE = 12  # below it the second pooling has nothing left
 
 
@@ -45,4 +47,5 @@ def build(num_classes: int, in_channels: int, image_size: tuple[int, int]) -> wi
             f"but these are {height} x {width}. Use digits_mlp or mnist_mlp for smaller ones."
         )
     net = LeNet(num_classes, in_channels, image_size)
-    return wiu.nn.BayesianNetwork(net, prior=wiu.nn.FanInNormal(), likelihood="categorical")
+    prior = {"conv1.weight": wiu.nn.FanInNormal(input_mean_square=PIXEL_MEAN_SQUARE), "*": wiu.nn.FanInNormal()}
+    return wiu.nn.BayesianNetwork(net, prior=prior, likelihood="categorical")

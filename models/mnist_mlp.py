@@ -8,7 +8,9 @@ from torch import Tensor, nn
 import wiu_pyro as wiu
 
 DATA = "mnist"
-EPOCHS = 10
+EPOCHS = 20
+VI_EPOCHS = 30
+PIXEL_MEAN_SQUARE = 0.1  # of MNIST, pixels in 0 … 1; the prior of the first layer is meant for inputs of mean square 1
 HIDDEN = 400
 
 
@@ -33,4 +35,5 @@ def build(num_classes: int, in_channels: int, image_size: tuple[int, int]) -> wi
     """Return the network as a Pyro model; ``image_size`` is (height, width)."""
     height, width = image_size
     net = MLP(in_channels * height * width, num_classes)
-    return wiu.nn.BayesianNetwork(net, prior=wiu.nn.FanInNormal(), likelihood="categorical")
+    prior = {"fc1.weight": wiu.nn.FanInNormal(input_mean_square=PIXEL_MEAN_SQUARE), "*": wiu.nn.FanInNormal()}
+    return wiu.nn.BayesianNetwork(net, prior=prior, likelihood="categorical")

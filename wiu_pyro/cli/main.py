@@ -111,6 +111,16 @@ def run(
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training data.", show_default="the script's own EPOCHS, else 20")
     ] = None,
+    vi_epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes for variational posteriors, after the point estimate.",
+            show_default="--epochs, else the script's own VI_EPOCHS, else EPOCHS",
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of Adam.", show_default="the script's own LEARNING_RATE, else 1e-3")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides first weights, batches and draws.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     num_samples: Annotated[int, typer.Option(help="Draws from each posterior.")] = 200,
@@ -140,6 +150,8 @@ def run(
         guides=tuple(name.strip() for name in guides.split(",") if name.strip()),
         out=out,
         epochs=epochs,
+        vi_epochs=vi_epochs,
+        learning_rate=learning_rate,
         seed=seed,
         device=device,
         num_samples=num_samples,

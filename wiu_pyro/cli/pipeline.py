@@ -134,7 +134,7 @@ def _fit_one(plan: Plan, name: str, point: PointEstimate, finished: Any = None) 
 
 def _fit_from(plan: Plan, name: str, point: PointEstimate) -> Any:
     """Fit one posterior from the point estimate; a Laplace guide stays there and needs the curvature alone."""
-    guide_class, epochs = plan.guides[name], plan.settings.epochs
+    guide_class, epochs = plan.guides[name], plan.settings.vi_epochs
     if is_laplace(guide_class):
         say(f"{name}: curvature at the point estimate ...")
         return point.lend_training_to(_fit(plan, guide_class(plan.model), epochs=0, start=point.weights))
@@ -156,6 +156,7 @@ def _fit(plan: Plan, guide: Any, *, epochs: int, start: Any = None) -> Any:
         seed=settings.seed,
         start=start,
         batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
         device=settings.device,
         progress=True,
     )

@@ -16,6 +16,7 @@ from wiu_pyro.report.folder import RunFolder
 __all__ = ["DEFAULT_EPOCHS", "Plan", "prepare"]
 
 DEFAULT_EPOCHS = 20
+DEFAULT_LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Plan:
             "data": self.train.name,
             "num_train": len(self.train),
             "epochs": settings.epochs,
+            "vi_epochs": settings.vi_epochs,
+            "learning_rate": settings.learning_rate,
             "seed": settings.seed,
             "device": settings.device,
             "num_samples": settings.num_samples,
@@ -119,7 +122,10 @@ def _completed(settings: RunSettings, script: Any) -> RunSettings:
             "For example --data mnist (wiu data list), or a folder of images."
         )
     epochs = settings.epochs or script.epochs or DEFAULT_EPOCHS
-    return replace(settings, data=str(data), epochs=epochs, device=_device(settings.device))
+    vi_epochs = settings.vi_epochs or settings.epochs or script.vi_epochs or epochs
+    rate = settings.learning_rate or script.learning_rate or DEFAULT_LEARNING_RATE
+    device = _device(settings.device)
+    return replace(settings, data=str(data), epochs=epochs, vi_epochs=vi_epochs, learning_rate=rate, device=device)
 
 
 def _device(name: str) -> str:

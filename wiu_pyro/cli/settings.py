@@ -37,6 +37,11 @@ class RunSettings:
         Folder for the results; None is ``runs/<model>-<data>``.
     epochs : int or None
         Passes over the training data; None takes the script's own ``EPOCHS``, else `DEFAULT_EPOCHS` of the pipeline.
+    vi_epochs : int or None
+        Passes for variational posteriors, after the point estimate; None takes `epochs` if given, else the script's
+        own ``VI_EPOCHS``, else the point estimate's.
+    learning_rate : float or None
+        Of Adam; None takes the script's own ``LEARNING_RATE``, else 1e-3.
     seed : int
         Decides the network's first weights, the batches and the draws.
     device : str
@@ -56,6 +61,8 @@ class RunSettings:
     guides: tuple[str, ...] = DEFAULT_GUIDES
     out: Path | None = None
     epochs: int | None = None
+    vi_epochs: int | None = None
+    learning_rate: float | None = None
     seed: int = 0
     device: str = "auto"
     num_samples: int = 200
@@ -74,7 +81,7 @@ class RunSettings:
         GuideError
             If there is no guide, or one is named twice.
         """
-        for name, least in {"epochs": 1, "num_samples": 2, "batch_size": 1, "seed": 0}.items():
+        for name, least in {"epochs": 1, "vi_epochs": 1, "num_samples": 2, "batch_size": 1, "seed": 0}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 option = name.replace("_", "-")

@@ -81,18 +81,18 @@ class BayesianNetwork(PyroModule):
         self.prior = prior
         self.site_priors = match_priors(prior, [name for name, _ in net.named_parameters()])
         self._distributions: dict[str, dist.Distribution] = {}
+        self._distributions_on: tuple[torch.device, torch.dtype] | None = None
         self.net = _with_buffers(copy.deepcopy(net), list(self.site_priors))
 
     def prior_distributions(self) -> dict[str, dist.Distribution]:
         """Return the prior of each site, on the device of the network's own weights."""
-        values = dict(self.net.named_buffers())
-        first = values[next(iter(self.site_priors))]
-        known = next(iter(self._distributions.values()), None)
-        if known is None or known.mean.device != first.device or known.mean.dtype != first.dtype:
+        first = self.net.get_buffer(next(iter(self.site_priors)))
+        if self._distributions_on != (first.device, first.dtype):
             for name, prior in self.site_priors.items():
                 path, _, parameter = name.rpartition(".")
-                module = self.net.get_submodule(path)
-                self._distributions[name] = prior.distribution(values[name], name=parameter, module=module)
+                module, value = self.net.get_submodule(path), self.net.get_buffer(name)
+                self._distributions[name] = prior.distribution(value, name=parameter, module=module)
+            self._distributions_on = (first.device, first.dtype)
         return self._distributions
 
     def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
@@ -127,14 +127,14 @@ class BayesianNetwork(PyroModule):
     def _output(self, weights: dict[str, torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, int]:
         # draws stacked by a vectorised `Predictive` come with extra dims on the left and run under vmap; the second
         # value is the number of batch dims of the output
-        shapes = dict(self.net.named_buffers())
         name, value = next(iter(weights.items()))
-        extra = value.dim() - shapes[name].dim()
+        extra = value.dim() - self._distributions[name].event_dim
         if extra == 0:
             return functional_call(self.net, weights, (x,)), 1
         # (num_samples, 1, ..., *weight_shape) -> (num_samples, *weight_shape)
+        shapes = {key: prior.event_shape for key, prior in self._distributions.items()}
         stacked = {
-            key: draw.reshape(-1, *shapes[key].shape).expand(value.shape[:extra].numel(), *shapes[key].shape)
+            key: draw.reshape(-1, *shapes[key]).expand(value.shape[:extra].numel(), *shapes[key])
             for key, draw in weights.items()
         }
         run = torch.vmap(lambda one: functional_call(self.net, one, (x,)), randomness="different")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import traceback
@@ -36,6 +37,10 @@ class ModelScript:
         Its ``DATA``: name or path of the data it is meant for.
     epochs : int or None
         Its ``EPOCHS``: passes over the training data when none are asked for.
+    vi_epochs : int or None
+        Its ``VI_EPOCHS``: the same for posteriors trained by variational inference, which takes longer to settle.
+    learning_rate : float or None
+        Its ``LEARNING_RATE``, of Adam.
     function : callable
         Its ``build``, unchecked; `build` is the one to call.
     """
@@ -45,6 +50,8 @@ class ModelScript:
     about: str
     data: str | None
     epochs: int | None
+    vi_epochs: int | None
+    learning_rate: float | None
     function: Callable[..., Any]
 
     def build(self, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> Any:
@@ -137,7 +144,16 @@ def load_model_script(path_or_name: str | os.PathLike[str]) -> ModelScript:
             "Add it; `wiu models copy digits_mlp` gives an example."
         )
     about = (module.__doc__ or "").strip().partition("\n")[0]
-    return ModelScript(path, path.stem, about, _data(module, path), _epochs(module, path), function)
+    return ModelScript(
+        path=path,
+        name=path.stem,
+        about=about,
+        data=_data(module, path),
+        epochs=_epochs(module, path, "EPOCHS"),
+        vi_epochs=_epochs(module, path, "VI_EPOCHS"),
+        learning_rate=_learning_rate(module, path),
+        function=function,
+    )
 
 
 def copy_model(name: str, target_folder: str | os.PathLike[str] = ".") -> Path:
@@ -252,8 +268,17 @@ def _data(module: types.ModuleType, path: Path) -> str | None:
     )
 
 
-def _epochs(module: types.ModuleType, path: Path) -> int | None:
-    epochs = getattr(module, "EPOCHS", None)
+def _epochs(module: types.ModuleType, path: Path, name: str) -> int | None:
+    epochs = getattr(module, name, None)
     if epochs is None or (isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0):
         return epochs
-    raise ModelError(f"EPOCHS in {path} must be a positive whole number, but it is {epochs!r}. Write EPOCHS = 20.")
+    raise ModelError(f"{name} in {path} must be a positive whole number, but it is {epochs!r}. Write {name} = 20.")
+
+
+def _learning_rate(module: types.ModuleType, path: Path) -> float | None:
+    rate = getattr(module, "LEARNING_RATE", None)
+    if rate is None or (isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < math.inf):
+        return rate
+    raise ModelError(
+        f"LEARNING_RATE in {path} must be a positive number, but it is {rate!r}. Write LEARNING_RATE = 1e-3."
+    )
