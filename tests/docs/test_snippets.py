@@ -5,13 +5,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import wiu_pyro as wiu
 from tests.synthetic import synthetic
 from wiu_pyro import schema
 from wiu_pyro.errors import SchemaError
 from wiu_pyro.export import container
 
 SNIPPETS = Path(__file__).parents[2] / "docs" / "snippets"
+
+
+@pytest.fixture(scope="module")
+def new_guide():
+    return runpy.run_path(str(SNIPPETS / "new_guide.py"))["AutoSiteScale"]
+
+
+@pytest.mark.training
+def test_new_guide_fits_exports_and_learns_one_ratio_per_site(new_guide):
+    torch.manual_seed(0)
+    x = torch.randn(60, 3)
+    model = wiu.nn.BayesianNetwork(torch.nn.Linear(3, 2))
+    data = (x, (x[:, 0] > 0).long())
+    fit = wiu.fit(model, new_guide(model), data, epochs=60, learning_rate=0.03)
+    assert fit.losses[-1] < fit.losses[0]
+    idata = wiu.to_inference_data(fit, data, num_samples=30)
+    moments = schema.dataset(idata, "moments_net")
+    assert moments.attrs["moments"] == "exact"
+    ratios = moments["sd"] / moments["prior_sd"]
+    np.testing.assert_allclose(ratios, ratios.values.flat[0], rtol=1e-5)
+    assert schema.attrs(idata)["approximation"] == "site-scale"
 
 
 @pytest.fixture(scope="module")

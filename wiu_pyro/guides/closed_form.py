@@ -18,7 +18,6 @@ from torch.distributions import biject_to
 from wiu_pyro.errors import GuideError
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block
 from wiu_pyro.guides.laplace import LaplaceGuide
-from wiu_pyro.guides.mean_field import AutoMeanField
 from wiu_pyro.linalg import (
     DensePrecision,
     DiagonalPrecision,
@@ -126,8 +125,9 @@ def _read_auto_continuous(guide: Any, structure: ModelStructure) -> _Gaussian | 
         start += shape.numel()
     everything = torch.arange(start, device=guide.loc.device)
     precision: Precision
-    if isinstance(guide, AutoMeanField):
-        return _Gaussian(guide.loc, _by_layer(structure, places, guide.log_scale.exp(), "mean-field"), places)
+    if getattr(guide, "factorised", False):
+        loc, scale = guide._loc_scale()
+        return _Gaussian(loc, _by_layer(structure, places, scale, guide.structure_name), places)
     if isinstance(guide, autoguide.AutoDiagonalNormal):
         return _Gaussian(guide.loc, _by_layer(structure, places, guide.scale, "mean-field"), places)
     names = tuple(layer.name for layer in structure.layers)

@@ -7,7 +7,6 @@ posterior precision is curvature / temperature + prior precision, the prior exac
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -29,12 +28,10 @@ from wiu_pyro.curvature import (
 )
 from wiu_pyro.errors import GuideError, PriorError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
-from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
 from wiu_pyro.nn import Batches, as_batches, complete_num_data, run_at, weight_module
 
 __all__ = ["LaplaceGuide"]
-
-HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
@@ -90,15 +87,8 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
         """Return −log joint at the point estimate from one batch, in nats; the temperature multiplies the prior."""
         self._require_fixed_priors()
-        prior = self.flat_prior()
         log_likelihood = self.log_likelihood(self.unpack(self.loc), batch)
-        energy = ((self.loc - prior.loc) / prior.scale).square()
-        if prior.all_normal:
-            log_prior = -0.5 * energy.sum() - self.loss_offset() / self.temperature
-        else:
-            normal = -0.5 * energy[prior.normal].sum() - self.loss_offset() / self.temperature
-            log_prior = normal + self.other_log_prior(self.loc)
-        return -log_likelihood - kl_weight * self.temperature * log_prior
+        return -log_likelihood - kl_weight * self.temperature * self.log_prior(self.loc)
 
     def loss_offset(self) -> float:
         """Return the normalising constant of the Normal priors, which shifts −log joint and depends on units."""

@@ -18,7 +18,7 @@ from torch.distributions import biject_to
 
 from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.guides.local_noise import covers, local_noise
-from wiu_pyro.guides.network_guide import FlatPrior, NetworkGuide
+from wiu_pyro.guides.network_guide import FlatPrior, NetworkGuide, is_real
 from wiu_pyro.nn import Layer, run_at
 
 __all__ = ["AutoMeanField"]
@@ -35,7 +35,8 @@ class AutoMeanField(NetworkGuide):
         A Pyro model.
     estimator : {"local", "reparam"}
         How `negative_elbo` estimates the expected log-likelihood: from outputs sampled for each datum (local
-        reparametrisation; layers it does not cover are sampled), or from one draw of the weights for the batch. The
+        reparametrisation, flipout in convolutions; weights of layers these do not cover are sampled), or from one draw
+        of the weights for the batch. The
         expectation is the same, the first has less noise. Pyro's `SVI` always samples the weights.
     init_scale : float
         Initial posterior sd as a fraction of the prior sd.
@@ -60,6 +61,7 @@ class AutoMeanField(NetworkGuide):
 
     cli_name = "mean-field"
     structure_name = "mean-field"
+    factorised = True
 
     def __init__(
         self,
@@ -113,7 +115,7 @@ class AutoMeanField(NetworkGuide):
         for name, place, shape in self.sites():
             prior = self.prototype_trace.nodes[name]["fn"]
             posterior = dist.Normal(loc[place].view(shape), scale[place].view(shape))
-            if not _is_real(prior.support):
+            if not is_real(prior.support):
                 posterior = dist.TransformedDistribution(posterior, biject_to(prior.support))
             yield name, posterior.to_event(prior.event_dim - posterior.event_dim)
 
@@ -150,7 +152,12 @@ class AutoMeanField(NetworkGuide):
         """Return the layers whose outputs are sampled in place of their weights, by name."""
         if self.estimator != "local":
             return {}
-        return {layer.name: layer for layer in self.structure.layers if covers(layer.module, set(layer.sites))}
+        return {
+            layer.name: layer
+            for layer in self.structure.layers
+            if covers(layer.module, set(layer.sites))
+            and all(is_real(self.structure.priors[site].support) for site in layer.sites.values())
+        }
 
     def _expected_log_likelihood(
         self, flat: torch.Tensor, layers: dict[str, Layer], batch: tuple[torch.Tensor, ...]
@@ -201,9 +208,3 @@ class _NormalKL(torch.autograd.Function):
         grad_loc = (shift / ctx.prior_scale).mul_(grad)  # dKL/dm = (m − m₀) / s₀²
         grad_log_scale = ratio.square().sub_(1).mul_(grad)  # dKL/d log s = s²/s₀² − 1
         return grad_loc, grad_log_scale, None
-
-
-def _is_real(support: Any) -> bool:
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support is torch.distributions.constraints.real

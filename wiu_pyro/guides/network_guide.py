@@ -24,6 +24,7 @@ from wiu_pyro.nn import ModelStructure, as_batches, evaluation_mode, inspect_mod
 
 __all__ = ["NetworkGuide", "init_to_network"]
 
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 _INSTANCES: dict[str, itertools.count[int]] = {}
 
 
@@ -32,7 +33,7 @@ def init_to_network(model: Callable[..., Any]) -> Callable[[dict[str, Any]], tor
 
     A site without a weight in the network (a `PyroSample` put in its place) starts at a draw from
     Normal(prior mean, min(prior sd, fan_in^-1/2)): zeros, Pyro's default for a Normal prior, are a saddle point of a
-    network; a site that is no weight starts at its prior's median.
+    network; a site that is no weight, or whose prior is bounded, starts at its prior's median.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def init_to_network(model: Callable[..., Any]) -> Callable[[dict[str, Any]], tor
         fn = site["fn"]
         if site["name"] in own and own[site["name"]].shape == fn.shape():
             return own[site["name"]].detach().clone()
-        if not fn.shape():
+        if not fn.shape() or not is_real(fn.support):
             return torch.stack([fn.sample() for _ in range(15)]).median(0).values
         fan_in = torch.Size(fn.shape()[1:]).numel()
         return fn.mean + fn.stddev.clamp(max=fan_in**-0.5) * torch.randn_like(fn.mean)
@@ -108,6 +109,7 @@ class NetworkGuide(AutoContinuous):
     structure_name: ClassVar[str] = ""
     default_predictive: ClassVar[str] = "sampled"
     trained_by: ClassVar[str] = "svi"
+    factorised: ClassVar[bool] = False  # all weights independent Normals, with means and sds from `_loc_scale`
 
     def __init__(
         self,
@@ -240,9 +242,35 @@ class NetworkGuide(AutoContinuous):
             total = total + fn.log_prob(value).sum() + transform.log_abs_det_jacobian(free, value).sum()
         return total
 
+    def log_prior(self, flat: torch.Tensor) -> torch.Tensor:
+        """Return the log prior at a flat vector, on the unconstrained scale, in nats."""
+        prior = self.flat_prior()
+        deviation = (flat - prior.loc) / prior.scale
+        squares = deviation.square().sum() if prior.all_normal else deviation[prior.normal].square().sum()
+        normal = -0.5 * squares - prior.log_scale_sum - prior.num_normal * HALF_LOG_TWO_PI
+        return normal if prior.all_normal else normal + self.other_log_prior(flat)
+
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
-        """Return an unbiased estimate of −ELBO over the whole data from one batch, in nats."""
-        raise NotImplementedError
+        """Return an unbiased estimate of −ELBO over the whole data from one batch, in nats.
+
+        This one draws from `get_posterior`; a guide that knows its KL in closed form does better.
+
+        Parameters
+        ----------
+        *batch : Tensor
+            What the model is called with.
+        kl_weight : float
+            Multiplies the KL, beside the temperature.
+
+        Returns
+        -------
+        Tensor
+            A scalar on the graph of the guide's parameters.
+        """
+        posterior = self.get_posterior()
+        flat = posterior.rsample()
+        divergence = posterior.log_prob(flat) - self.log_prior(flat)
+        return kl_weight * self.temperature * divergence - self.log_likelihood(self.unpack(flat), batch)
 
     def loss_offset(self) -> float:
         """Return the part of −ELBO that no weight can change, in nats: relative changes are taken without it."""
@@ -250,13 +278,20 @@ class NetworkGuide(AutoContinuous):
 
     def log_prob(self, weights: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return log q of a draw, on the unconstrained scale, a float64 scalar in nats."""
-        raise NotImplementedError
+        return self.get_posterior().log_prob(self.pack(weights)).double()
 
 
 def _base(distribution: dist.Distribution) -> dist.Distribution:
     while hasattr(distribution, "base_dist") and not isinstance(distribution, dist.TransformedDistribution):
         distribution = distribution.base_dist
     return distribution
+
+
+def is_real(support: Any) -> bool:
+    """Return whether a support is the whole real line, event dims aside."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support is torch.distributions.constraints.real
 
 
 def visible(model: Callable[..., Any], hidden: tuple[str, ...]) -> Callable[..., Any]:
