@@ -21,7 +21,7 @@ help:
 	@echo "make test          all tests (TESTS=tests/nn for some of them)"
 	@echo "make lint          ruff and mypy"
 	@echo "make docs          the documentation: docs/_build/html/index.html"
-	@echo "make bench         timings"
+	@echo "make bench         timings as ratios, beside the peers"
 	@echo "make test-arviz1   export and diagnostics under ArviZ 1.x, where a Python >= 3.12 is found"
 	@echo "make clean         remove what these targets made, the environments included"
 
@@ -45,7 +45,7 @@ docs: $(VENV)/.done-docs
 	@echo "Open docs/_build/html/index.html"
 
 bench: $(VENV)/.done-test
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+	$(BIN)/python -m tests.benchmarks
 
 test-arviz1:
 	@python=$$(PYTHON= .ci/find-python 3.12) || { \

@@ -103,12 +103,12 @@ def _peers(plain: nn.Module, loss: nn.Module, batches: list[tuple[torch.Tensor, 
     from backpack.extensions import KFLR, DiagGGNExact
     from curvlinops import KFACLinearOperator
 
-    parameters = dict(plain.named_parameters())
-    extended, extended_loss = extend(plain), extend(nn.CrossEntropyLoss(reduction="sum"))
+    parameters = list(plain.parameters())
+    extended, extended_loss = extend(_sequential(plain)), extend(nn.CrossEntropyLoss(reduction="sum"))
 
     def curvlinops_kfac() -> None:
         operator = KFACLinearOperator(plain, loss, parameters, batches, fisher_type="type-2", check_deterministic=False)
-        operator.compute_kronecker_factors() if hasattr(operator, "compute_kronecker_factors") else operator.trace()
+        operator.compute_kronecker_factors()
 
     def backpack_pass(extension: object) -> None:
         for x, y in batches:
@@ -121,3 +121,15 @@ def _peers(plain: nn.Module, loss: nn.Module, batches: list[tuple[torch.Tensor, 
         "BackPACK KFLR, exact GGN": lambda: backpack_pass(KFLR()),
         "BackPACK diagonal, exact GGN": lambda: backpack_pass(DiagGGNExact()),
     }
+
+
+def _sequential(plain: nn.Module) -> nn.Sequential:
+    """Return the network as a chain of modules with its weights, the form BackPACK needs."""
+    linears = [layer for layer in plain.children() if isinstance(layer, nn.Linear)]
+    chain: list[nn.Module] = []
+    for conv in (layer for layer in plain.children() if isinstance(layer, nn.Conv2d)):
+        chain += [conv, nn.ReLU(), nn.MaxPool2d(2)]
+    chain.append(nn.Flatten())
+    for linear in linears:
+        chain += [linear, nn.ReLU()]
+    return nn.Sequential(*chain[:-1])
