@@ -54,7 +54,7 @@ def test_kl_is_that_of_torch(prior):
 
 def test_gradients_written_out_are_those_of_autograd():
     model, data = small_classifier()
-    guide = ready(model, data=data)
+    guide = ready(model, data=data, estimator="reparam")
     torch.manual_seed(3)
     fast = torch.autograd.grad(guide.negative_elbo(*data, kl_weight=0.7), [guide.loc, guide.log_scale])
     torch.manual_seed(3)
@@ -158,6 +158,11 @@ def test_log_prob_is_the_density_of_the_draw():
         normal = torch.distributions.Normal(guide.loc.double(), guide.log_scale.double().exp())
         expected = normal.log_prob(torch.cat([draw[name].reshape(-1) for name, *_ in guide.sites()]).double()).sum()
     torch.testing.assert_close(guide.log_prob(draw).detach(), expected)
+
+
+def test_unknown_estimator_is_refused():
+    with pytest.raises(GuideError, match="Unknown estimator 'locl'. Did you mean 'local'"):
+        AutoMeanField(small_classifier()[0], estimator="locl")
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0])

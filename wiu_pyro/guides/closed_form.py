@@ -25,7 +25,7 @@ from wiu_pyro.linalg import (
     Precision,
     kl_from_diagonal_normal,
 )
-from wiu_pyro.nn import Layer, ModelStructure
+from wiu_pyro.nn import Layer, ModelStructure, base_distribution
 
 __all__ = ["ClosedForm", "closed_form"]
 
@@ -281,9 +281,7 @@ def _flat_priors(
     """Return prior mean and sd in the flat vector, filled for one layer, and whether all its priors are Normal."""
     loc, scale = torch.zeros_like(gaussian.loc), torch.ones_like(gaussian.loc)
     for site in layer.sites.values():
-        fn = structure.priors[site]
-        while hasattr(fn, "base_dist"):
-            fn = fn.base_dist
+        fn = base_distribution(structure.priors[site])
         if type(fn).__name__ != "Normal":
             return loc, scale, False
         place, shape = gaussian.places[site]

@@ -3,9 +3,9 @@
 With independent Normal weights the output of a Linear layer on a vector is Normal and its units are independent, with
 the mean weights' output as mean and the variances' response to the squared input as variance: drawing it for each datum
 is local reparametrisation (Kingma, Salimans and Welling 2015, Variational Dropout and the Local Reparameterization
-Trick, eq. 6). Where one weight is used at several positions, in convolutions and along sequences, the outputs of a datum are
-correlated between positions, and drawing each on its own would be the ELBO of another posterior, whose weight noise
-averages out. There the noise comes by flipout (Wen et al. 2018, Flipout: Efficient Pseudo-Independent Weight
+Trick, eq. 6). Where one weight is used at several positions, in convolutions and along sequences, the outputs of a
+datum are correlated between positions, and drawing each on its own would be the ELBO of another posterior, whose weight
+noise averages out. There the noise comes by flipout (Wen et al. 2018, Flipout: Efficient Pseudo-Independent Weight
 Perturbations, eq. 4): one draw of the weights for the batch, with random signs of inputs and outputs for each datum.
 """
 

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 from torch.distributions import biject_to
 
-from wiu_pyro.errors import GuideError, near_matches
+from wiu_pyro.errors import GuideError, PriorError, near_matches
 from wiu_pyro.guides.local_noise import covers, local_noise
 from wiu_pyro.guides.network_guide import FlatPrior, NetworkGuide, is_real
-from wiu_pyro.nn import Layer, run_at
+from wiu_pyro.nn import Layer, base_distribution, run_at
 
 __all__ = ["AutoMeanField"]
 
@@ -36,8 +36,8 @@ class AutoMeanField(NetworkGuide):
     estimator : {"local", "reparam"}
         How `negative_elbo` estimates the expected log-likelihood: from outputs sampled for each datum (local
         reparametrisation, flipout in convolutions; weights of layers these do not cover are sampled), or from one draw
-        of the weights for the batch. The
-        expectation is the same, the first has less noise. Pyro's `SVI` always samples the weights.
+        of the weights for the batch. The expectation is the same, the first has less noise. Pyro's `SVI` always samples
+        the weights.
     init_scale : float
         Initial posterior sd as a fraction of the prior sd.
     init_loc_fn : callable, optional
@@ -86,7 +86,8 @@ class AutoMeanField(NetworkGuide):
         scales = []
         for name, _, shape in self.sites():
             fn = self.prototype_trace.nodes[name]["fn"]
-            spread = fn.stddev if fn.stddev.shape == shape else torch.ones(shape)
+            spread = _prior_sd(name, fn)
+            spread = spread if spread.shape == shape else torch.ones(shape)
             scales.append(spread.reshape(-1).to(self.loc))
         self.log_scale = nn.Parameter((self.init_scale * torch.cat(scales)).log())
 
@@ -188,6 +189,16 @@ class AutoMeanField(NetworkGuide):
         """Return log q of a draw, on the unconstrained scale, a float64 scalar in nats."""
         flat = self.pack(weights).double()
         return dist.Normal(self.loc.double(), self.log_scale.double().exp()).log_prob(flat).sum()
+
+
+def _prior_sd(name: str, prior: dist.Distribution) -> torch.Tensor:
+    try:
+        return prior.stddev
+    except NotImplementedError:
+        raise PriorError(
+            f"A prior with a known standard deviation is needed, but the {type(base_distribution(prior)).__name__} of "
+            f"'{name}' has none. Give its class a `mean` and a `variance`, or use a prior of wiu_pyro.nn."
+        ) from None
 
 
 class _NormalKL(torch.autograd.Function):

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.infer.autoguide.guides import AutoContinuous
@@ -20,7 +19,15 @@ from pyro.infer.autoguide.initialization import InitMessenger
 from torch.distributions import biject_to
 
 from wiu_pyro.errors import GuideError
-from wiu_pyro.nn import ModelStructure, as_batches, evaluation_mode, inspect_model, run_at, weight_module
+from wiu_pyro.nn import (
+    ModelStructure,
+    as_batches,
+    base_distribution,
+    evaluation_mode,
+    inspect_model,
+    run_at,
+    weight_module,
+)
 
 __all__ = ["NetworkGuide", "init_to_network"]
 
@@ -219,7 +226,7 @@ class NetworkGuide(AutoContinuous):
     def _read_priors(self) -> FlatPrior:
         locs, scales, normal = [], [], []
         for name, _, shape in self.sites():
-            base = _base(self.prototype_trace.nodes[name]["fn"])
+            base = base_distribution(self.prototype_trace.nodes[name]["fn"])
             is_normal = type(base).__name__ == "Normal"
             like = self.loc.new_zeros(shape)
             locs.append((base.loc.to(like) + like).reshape(-1) if is_normal else like.reshape(-1))
@@ -234,7 +241,7 @@ class NetworkGuide(AutoContinuous):
         total = flat.new_zeros(())
         for name, place, shape in self.sites():
             fn = self.prototype_trace.nodes[name]["fn"]
-            if type(_base(fn)).__name__ == "Normal":
+            if type(base_distribution(fn)).__name__ == "Normal":
                 continue
             transform = biject_to(fn.support)
             free = flat[place].view(shape)
@@ -279,12 +286,6 @@ class NetworkGuide(AutoContinuous):
     def log_prob(self, weights: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return log q of a draw, on the unconstrained scale, a float64 scalar in nats."""
         return self.get_posterior().log_prob(self.pack(weights)).double()
-
-
-def _base(distribution: dist.Distribution) -> dist.Distribution:
-    while hasattr(distribution, "base_dist") and not isinstance(distribution, dist.TransformedDistribution):
-        distribution = distribution.base_dist
-    return distribution
 
 
 def is_real(support: Any) -> bool:

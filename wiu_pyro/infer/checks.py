@@ -60,6 +60,11 @@ def _explained(error: Exception, batch: tuple[torch.Tensor, ...]) -> Exception:
             f"The labels do not fit the model's output: they range from {labels.min().item():g} to "
             f"{labels.max().item():g} ({text}). Give the network one output per class, labels counted from 0."
         )
+    if "found invalid values" in str(error):
+        return ModelError(
+            f"The network's output must be finite, but is not on the first batch ({text}). "
+            "Check its weights, and the range of the inputs."
+        )
     shapes = ", ".join(str(tuple(part.shape)) for part in batch)
     return ModelError(
         f"The model could not be run on a batch of shapes {shapes}: {text}. Check the network's input size."

@@ -10,7 +10,6 @@ import torch
 from pyro import poutine
 
 from wiu_pyro.errors import GuideError
-from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.infer.seeding import seeded
 
 __all__ = ["draw_weights"]
@@ -43,14 +42,11 @@ def draw_weights(
     if num_samples < 1:
         raise GuideError(f"num_samples must be at least 1, but is {num_samples}. Pass for example 200.")
     guide = getattr(fit, "guide", fit)
-    own = isinstance(guide, NetworkGuide)
     tensors = [*guide.parameters(), *guide.buffers()] if isinstance(guide, torch.nn.Module) else []
     device = tensors[0].device if tensors else None
     for index in range(num_samples):
         with seeded(seed * 1_000_003 + index, device), torch.no_grad(), poutine.block():
-            if own:
-                yield_values = guide(*batch)
-            else:  # Pyro's parameters go by name in one store; keep this guide's apart
-                with pyro.get_param_store().scope():
-                    yield_values = guide(*batch)
-        yield {name: value.detach() for name, value in yield_values.items() if not name.startswith("_")}
+            # Pyro's parameters go by name in one store; keep this guide's apart
+            with pyro.get_param_store().scope():
+                values = guide(*batch)
+        yield {name: value.detach() for name, value in values.items() if not name.startswith("_")}

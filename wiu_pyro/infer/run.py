@@ -25,6 +25,8 @@ from wiu_pyro.nn import Batches, ModelStructure, as_batches, run_at
 
 __all__ = ["Run"]
 
+MAX_BYTES = 4 * 2**30  # of Pyro's own dense Hessian, its inverse and its factor
+
 
 class Run:
     """One training run: the parts of `fit` share its state here."""
@@ -53,8 +55,21 @@ class Run:
         if self.guide.prototype_trace is None:
             self.guide(*batch)
         self.guide.to(self.device)
+        self._refuse_cost()
         if start is not None:
             self._start_at(start)
+
+    def _refuse_cost(self) -> None:
+        """Say what the curvature would take before any training is done for it."""
+        if isinstance(self.guide, LaplaceGuide):
+            self.guide.refuse_cost(self.guide.latent_dim)
+        elif isinstance(self.guide, AutoLaplaceApproximation):
+            needed = 3 * 4 * self.guide.latent_dim**2
+            if needed > MAX_BYTES:
+                raise CostError(
+                    f"Pyro's AutoLaplaceApproximation of {self.guide.latent_dim:,} weights needs "
+                    f"{needed / 2**30:,.1f} GiB for the Hessian. Use wiu_pyro.guides.AutoKFACLaplace."
+                )
 
     def _start_at(self, values: Mapping[str, torch.Tensor]) -> None:
         if isinstance(self.guide, NetworkGuide):
@@ -204,13 +219,7 @@ def _fraction(step: int, full: int, total: int) -> float:
 
 
 def _pyro_laplace(guide: AutoLaplaceApproximation, data: Any, device: torch.device) -> AutoGuide:
-    """Run Pyro's own Laplace approximation on the whole data in one call, cost checked first."""
-    needed = 3 * 4 * guide.latent_dim**2
-    if needed > 4 * 2**30:
-        raise CostError(
-            f"Pyro's AutoLaplaceApproximation of {guide.latent_dim:,} weights needs {needed / 2**30:,.1f} GiB for the "
-            "Hessian. Use wiu_pyro.guides.AutoKFACLaplace."
-        )
+    """Run Pyro's own Laplace approximation on the whole data in one call."""
     if guide.latent_dim > 2000:
         warnings.warn(
             f"Pyro's AutoLaplaceApproximation differentiates {guide.latent_dim:,} times over all data; "

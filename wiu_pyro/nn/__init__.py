@@ -6,6 +6,7 @@ from wiu_pyro.nn.priors import FanInNormal, Laplace, Normal, Prior, ScaleMixture
 from wiu_pyro.nn.structure import (
     Layer,
     ModelStructure,
+    base_distribution,
     describe_prior,
     evaluation_mode,
     inspect_model,
@@ -24,6 +25,7 @@ __all__ = [
     "Prior",
     "ScaleMixtureNormal",
     "as_batches",
+    "base_distribution",
     "complete_num_data",
     "describe_prior",
     "evaluation_mode",

@@ -143,6 +143,7 @@ class FanInNormal(Prior):
         _positive("gain", self.gain)
         _positive("input_mean_square", self.input_mean_square)
 
+    @override
     def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
         loc, scale = 0.0, 1.0
         if parameter.dim() >= 2:
@@ -151,6 +152,7 @@ class FanInNormal(Prior):
             loc = 1.0
         return dist.Normal(_full(loc, parameter), _full(scale, parameter)).to_event(parameter.dim())
 
+    @override
     def describe(self) -> str:
         inputs = "fan_in" if self.input_mean_square == 1 else f"(fan_in·{self.input_mean_square:g})"
         return f"FanInNormal(weights N(0, {self.gain:g}/{inputs}), biases N(0, 1))"

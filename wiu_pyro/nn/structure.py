@@ -15,13 +15,23 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import unwrap
+from torch import distributions as td
 from torch import nn
 
 from wiu_pyro.curvature import OutputLikelihood, read
 from wiu_pyro.errors import DataError, LikelihoodError, ModelError
 from wiu_pyro.nn.network import BayesianNetwork
 
-__all__ = ["Layer", "ModelStructure", "describe_prior", "evaluation_mode", "inspect_model", "run_at", "weight_module"]
+__all__ = [
+    "Layer",
+    "ModelStructure",
+    "base_distribution",
+    "describe_prior",
+    "evaluation_mode",
+    "inspect_model",
+    "run_at",
+    "weight_module",
+]
 
 ROOT_LAYER = "net"  # the name of a network that is itself a single layer and has no path
 
@@ -215,17 +225,13 @@ def _dependent_priors(
     values = {name: trace.nodes[name]["value"].detach().clone().requires_grad_() for name in latent}
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), poutine.block(), evaluation_mode(model):
         again, _ = run_at(model, values, batch)
-    found = []
-    for name in latent:
-        base = _base(again.nodes[name]["fn"])
-        settings = [getattr(base, setting) for setting in getattr(base, "arg_constraints", {})]
-        if any(isinstance(value, torch.Tensor) and value.requires_grad for value in settings):
-            found.append(name)
-    return tuple(found)
+        densities = {name: again.nodes[name]["fn"].log_prob(values[name].detach()) for name in latent}
+    return tuple(name for name, density in densities.items() if density.requires_grad)
 
 
-def _base(distribution: dist.Distribution) -> dist.Distribution:
-    while hasattr(distribution, "base_dist") and not isinstance(distribution, dist.TransformedDistribution):
+def base_distribution(distribution: td.Distribution) -> td.Distribution:
+    """Return what stands inside ``to_event`` and ``expand``; a transformed distribution is not the one inside it."""
+    while hasattr(distribution, "base_dist") and not isinstance(distribution, td.TransformedDistribution):
         distribution = distribution.base_dist
     return distribution
 
@@ -282,7 +288,7 @@ def _not_covered(model: Callable[..., Any], latent: Mapping[str, Any]) -> tuple[
 
 def describe_prior(distribution: dist.Distribution) -> str:
     """Return a prior as a short formula, for tables: ``"Normal(0, 0.1)"`` where constant."""
-    distribution = _base(distribution)
+    distribution = base_distribution(distribution)
     kind = type(distribution).__name__
     if isinstance(distribution, dist.Normal | dist.Laplace):
         loc, scale = distribution.loc, distribution.scale

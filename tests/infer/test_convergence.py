@@ -1,0 +1,56 @@
+"""When a fit counts as converged."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from wiu_pyro.infer import assess
+
+FLAT, FALLING = [100.0] * 20, [100.0 * 0.9**epoch for epoch in range(20)]
+
+
+def test_flat_losses_have_converged():
+    found = assess(FLAT)
+    assert found.converged is True
+    assert (found.change, found.threshold) == (0.0, 0.01)
+
+
+def test_falling_losses_have_not_converged_and_the_change_is_that_of_the_tenths():
+    found = assess(FALLING)
+    assert found.converged is False
+    first, last = sum(FALLING[16:18]), sum(FALLING[18:20])
+    assert found.change == pytest.approx((first - last) / last)
+    assert "23.46 %" in found.detail
+    assert "not below 1 %" in found.detail
+
+
+def test_falling_learning_rate_alone_does_not_make_a_fit_converged():
+    """Losses that fall until the rate does, and are flat after it."""
+    found = assess(FALLING[:14] + [FALLING[13]] * 6, full_rate_epochs=14)
+    assert found.converged is False
+    assert "the epochs at the full learning rate" in found.detail
+
+
+def test_noise_of_single_epochs_does_not_hide_convergence():
+    losses = [100.0 + (1.5 if epoch % 2 else -1.5) for epoch in range(40)]
+    assert assess(losses).converged is True
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 9])
+def test_too_few_epochs_are_not_assessed(epochs):
+    found = assess([1.0] * epochs)
+    assert found.converged is None
+    assert math.isnan(found.change)
+    assert "not assessed" in found.detail
+
+
+def test_loss_that_is_not_finite_has_not_converged():
+    assert assess([*FLAT, math.nan]).converged is False
+
+
+def test_change_of_a_density_is_relative_to_at_least_a_nat_per_datum():
+    losses = [0.02 * 0.5**epoch for epoch in range(20)]
+    assert assess(losses).converged is False
+    assert assess(losses, least=100.0).converged is True

@@ -1,0 +1,67 @@
+"""The covariance of a linearised network's outputs against J Λ⁻¹ J' formed in full."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import wiu_pyro as wiu
+from tests.curvature.networks import CLASSES, NETWORKS, build, jacobians
+from wiu_pyro.errors import GuideError
+from wiu_pyro.guides import AutoDiagonalLaplace, AutoFullLaplace, AutoKFACLaplace, AutoMeanField
+from wiu_pyro.infer import functional_distribution
+from wiu_pyro.nn import BayesianNetwork, as_batches
+
+# torch warns of an even kernel under padding="same": it pads more on one side, which is what is tested
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def expected_covariance(net: nn.Module, posterior, x: torch.Tensor) -> torch.Tensor:
+    total = torch.zeros(len(x), CLASSES, CLASSES, dtype=torch.float64)
+    for block in posterior.blocks:
+        paths = ["" if name == "net" else name for name in block.layers]
+        jacobian = torch.cat([jacobians(net, x, path) for path in paths], -1)
+        covariance = block.precision.covariance_of(torch.eye(block.precision.numel, dtype=torch.float64))
+        total += jacobian @ covariance @ jacobian.mT
+    return total
+
+
+@pytest.mark.parametrize("guide_class", [AutoDiagonalLaplace, AutoKFACLaplace, AutoFullLaplace])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_covariance_of_the_outputs_is_the_sandwich_of_their_jacobians(name, guide_class):
+    net, x = build(name)
+    model = BayesianNetwork(net, num_data=6).eval()
+    posterior = guide_class(model).laplace_approximation(x, LABELS)
+    parts = list(functional_distribution(model, posterior, as_batches((x,), batch_size=4)))
+    assert [len(part.mean) for part in parts] == [4, 2]
+    torch.testing.assert_close(torch.cat([part.mean for part in parts]), net(x).detach())
+    covariance = torch.cat([part.covariance for part in parts])
+    torch.testing.assert_close(covariance, expected_covariance(net, posterior, x))
+
+
+def test_covariance_in_chunks_is_the_covariance_at_once(monkeypatch):
+    net, x = build("conv")
+    model = BayesianNetwork(net, num_data=6).eval()
+    posterior = AutoFullLaplace(model).laplace_approximation(x, LABELS)
+    whole = next(functional_distribution(model, posterior, as_batches((x,)))).covariance
+    monkeypatch.setattr("wiu_pyro.infer.functional.MAX_ELEMENTS", 1)
+    torch.testing.assert_close(next(functional_distribution(model, posterior, as_batches((x,)))).covariance, whole)
+
+
+def test_guide_without_a_laplace_approximation_is_refused():
+    net, x = build("mlp")
+    model = BayesianNetwork(net)
+    fit = wiu.fit(model, AutoMeanField(model), (x, LABELS), epochs=0)
+    with pytest.raises(GuideError, match=r'this is AutoMeanField \(no Laplace guide\). Use kind="sampled"'):
+        next(functional_distribution(model, fit.guide, as_batches((x,))))
+
+
+def test_hessian_keeps_no_jacobians_and_is_refused():
+    net, x = build("linear")
+    model = BayesianNetwork(net)
+    fit = wiu.fit(model, AutoFullLaplace(model, curvature="hessian"), (x, LABELS), epochs=0)
+    with pytest.raises(GuideError, match=r'this is AutoFullLaplace \(hessian\). Use kind="sampled"'):
+        next(functional_distribution(model, fit.guide, as_batches((x,))))
