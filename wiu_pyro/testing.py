@@ -321,7 +321,8 @@ def _check_predictive(fitted: Fit, data: Data) -> None:
             predictive = Predictive(fitted.model, guide=fitted.guide, num_samples=4, parallel=parallel)
             shape = tuple(predictive(data[0])[fitted.structure.observed].shape)
         wanted = (4, *data[1].shape)
-        _require(shape == wanted, f"gives predictions of shape {shape} with parallel={parallel}, not {wanted}")
+        # one output for each datum may come without a dim of its own
+        _require(shape in {wanted, (*wanted[:-1],) if wanted[-1] == 1 else wanted}, f"gives predictions of shape {shape} with parallel={parallel}, not {wanted}")
 
 
 def _check_closed_form(fitted: Fit) -> None:

@@ -1,0 +1,139 @@
+"""Peers as references: curvlinops, BackPACK and laplace-torch, on networks small enough to form every matrix."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import wiu_pyro as wiu
+from tests.curvature.networks import build, captured, rules_of
+from wiu_pyro.curvature import DiagonalCurvature, KroneckerFactors
+from wiu_pyro.guides import AutoDiagonalLaplace, AutoFullLaplace, AutoKFACLaplace
+from wiu_pyro.infer import functional_distribution
+from wiu_pyro.nn import BayesianNetwork, Normal, as_batches
+
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
+CASES = ("linear", "mlp", "conv", "stride-padding", "uneven", "dilated")
+
+pytestmark = [
+    pytest.mark.slow,
+    # BackPACK's hooks on a first layer, whose input needs no gradient
+    pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning"),
+]
+
+
+def ours(name: str):
+    net, x = build(name)
+    return net, x, captured(net, x, lambda likelihood, batch: likelihood.sqrt_hessian())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kronecker_factors_are_those_of_curvlinops(name):
+    """Exact ("type-2") KFAC, expand setting, weight and bias in one block; compared as Kronecker products."""
+    from curvlinops import KFACLinearOperator
+
+    net, x, found = ours(name)
+    params = dict(net.named_parameters())
+    operator = KFACLinearOperator(
+        net,
+        nn.CrossEntropyLoss(reduction="sum"),
+        params if _takes_names(KFACLinearOperator) else list(params.values()),
+        [(x, LABELS)],
+        fisher_type="type-2",
+        kfac_approx="expand",
+        separate_weight_and_bias=False,
+        check_deterministic=False,
+    )
+    dense = operator @ torch.eye(operator.shape[1], dtype=torch.float64)
+    start = 0
+    for layer, rule in rules_of(net).items():
+        factors = KroneckerFactors(rule)
+        factors.update(found.inputs[layer], found.grads[layer])
+        joint = torch.kron(factors.grad_factor[0], factors.input_factor[0])
+        places = rule.split(torch.arange(rule.numel))
+        order = torch.cat([places[key].reshape(-1) for key in ("weight", "bias")])  # ours, in the peer's order
+        block = dense[start : start + rule.numel, start : start + rule.numel]
+        torch.testing.assert_close(joint[order][:, order], block, rtol=1e-4, atol=1e-8)
+        start += rule.numel
+
+
+def _takes_names(operator: type) -> bool:
+    """Whether this version of curvlinops wants parameters by name."""
+    return "dict" in str(operator.__init__.__annotations__.get("params", "")).lower()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_diagonal_is_that_of_backpack(name):
+    from backpack import backpack, extend
+    from backpack.extensions import DiagGGNExact
+
+    net, x, found = ours(name)
+    extended = extend(copy.deepcopy(net))
+    loss = extend(nn.CrossEntropyLoss(reduction="sum"))
+    with backpack(DiagGGNExact()):
+        loss(extended(x), LABELS).backward()
+    for layer, rule in rules_of(net).items():
+        diagonal = DiagonalCurvature(rule)
+        diagonal.update(found.inputs[layer], found.grads[layer])
+        module = extended.get_submodule(layer)
+        theirs = rule.join({key: getattr(module, key).diag_ggn_exact for key in rule.shapes})
+        torch.testing.assert_close(diagonal.diagonal, theirs, rtol=1e-4, atol=1e-10)
+
+
+STRUCTURES = {"diag": AutoDiagonalLaplace, "full": AutoFullLaplace, "kron": AutoKFACLaplace}
+
+
+def functional_variances(name: str, structure: str, num_data: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    from laplace import Laplace
+    from laplace.curvature import BackPackGGN
+
+    net, x = build(name)
+    net, x, labels = net.float(), x.float()[:num_data], LABELS[:num_data]
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, labels), batch_size=3)
+    precision = 1.7
+    theirs = Laplace(
+        copy.deepcopy(net),
+        "classification",
+        subset_of_weights="all",
+        hessian_structure=structure,
+        prior_precision=precision,
+        backend=BackPackGGN,
+    )
+    theirs.fit(loader)
+    _, variance = theirs._glm_predictive_distribution(x)
+    model = BayesianNetwork(net, Normal(precision**-0.5), num_data=num_data)
+    fit = wiu.fit(model, STRUCTURES[structure](model), (x, labels), epochs=0)
+    part = next(functional_distribution(fit.model, fit.guide, as_batches((x,))))
+    return part.covariance, variance.detach()
+
+
+@pytest.mark.parametrize("structure", ["diag", "full"])
+@pytest.mark.parametrize("name", ["mlp", "conv", "stride-padding"])
+def test_functional_covariance_is_that_of_laplace_torch(name, structure):
+    found, theirs = functional_variances(name, structure)
+    torch.testing.assert_close(found, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp"])
+def test_functional_covariance_of_kfac_is_that_of_laplace_torch_without_biases(name):
+    """With a bias the two differ on purpose: laplace-torch gives weight and bias a block each, we one together."""
+    from laplace import Laplace
+    from laplace.curvature import BackPackGGN
+
+    torch.manual_seed(0)
+    width = {"linear": [4, 3], "mlp": [4, 5, 3]}[name]
+    layers = [nn.Linear(one, two, bias=False) for one, two in zip(width, width[1:])]
+    net = nn.Sequential(*[module for layer in layers for module in (layer, nn.Tanh())][:-1])
+    x, labels = torch.randn(8, 4), torch.arange(8) % 3
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, labels), batch_size=8)
+    options = {"subset_of_weights": "all", "hessian_structure": "kron", "prior_precision": 1.7, "backend": BackPackGGN}
+    theirs = Laplace(copy.deepcopy(net), "classification", **options)
+    theirs.fit(loader)
+    _, variance = theirs._glm_predictive_distribution(x)
+    model = BayesianNetwork(net, Normal(1.7**-0.5), num_data=8)
+    fit = wiu.fit(model, AutoKFACLaplace(model), (x, labels), epochs=0)
+    part = next(functional_distribution(fit.model, fit.guide, as_batches((x,))))
+    torch.testing.assert_close(part.covariance, variance.detach(), rtol=1e-3, atol=1e-4)
