@@ -21,7 +21,8 @@ train
 
 # %%
 # The network has 64 hidden units. As a Pyro model, each of its weights has a prior: N(0, 2 / fan_in) for weights,
-# N(0, 1) for biases, which keeps the scale of the function the same whatever the width of a layer.
+# N(0, 1) for biases, which keeps the scale of the function the same whatever the width of a layer. The variance is
+# meant for inputs of mean square 1; the pixels' is 0.235, so the first layer's prior is that much wider.
 
 script = load_model_script("digits_mlp")
 model = script.build(train.num_classes, train.in_channels, train.image_size)
@@ -35,10 +36,11 @@ for layer in wiu.nn.inspect_model(model, train.images[:2], train.labels[:2]).lay
 # same point estimate and needs no training of its own. Mean field is trained as a distribution, from the same
 # weights.
 
-options = {"seed": 0, "progress": False}
+options = {"seed": 0, "learning_rate": script.learning_rate}
 kfac = wiu.fit(model, wiu.guides.AutoKFACLaplace(model), train.tensors, epochs=script.epochs, **options)
 diagonal = wiu.fit(model, wiu.guides.AutoDiagonalLaplace(model), train.tensors, epochs=0, start=kfac, **options)
-mean_field = wiu.fit(model, wiu.guides.AutoMeanField(model), train.tensors, epochs=script.epochs, start=kfac, **options)
+guide = wiu.guides.AutoMeanField(model)
+mean_field = wiu.fit(model, guide, train.tensors, epochs=script.vi_epochs, start=kfac, **options)
 fits = {"mean-field": mean_field, "laplace-diag": diagonal, "laplace-kfac": kfac}
 
 # %%

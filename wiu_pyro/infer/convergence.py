@@ -57,7 +57,7 @@ def assess(
     threshold : float
         Largest relative change that counts as none.
     least : float
-        Smallest |−ELBO| a change is taken relative to, in nats.
+        Smallest size of −ELBO that a change is taken relative to, in nats.
 
     Returns
     -------
