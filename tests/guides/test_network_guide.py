@@ -13,6 +13,7 @@ from torch import nn
 from tests.guides.models import Hierarchical
 from wiu_pyro.errors import GuideError, PriorError
 from wiu_pyro.guides import AutoDiagonalLaplace, AutoFullLaplace, AutoKFACLaplace, AutoMeanField, init_to_network
+from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.nn import BayesianNetwork, FanInNormal, Laplace, Normal, ScaleMixtureNormal
 from wiu_pyro.testing import small_classifier
 
@@ -121,3 +122,37 @@ def test_setting_up_leaves_the_running_statistics_of_a_trained_network():
     AutoMeanField(model).setup((X + 3, Y))
     assert torch.equal(model.net[1].running_mean, torch.zeros(5))
     assert model.net[1].training
+
+
+class Dense(NetworkGuide):
+    """The least a new guide needs: parameters, and a posterior over the flat vector."""
+
+    def _setup_prototype(self, *args, **kwargs):
+        super()._setup_prototype(*args, **kwargs)
+        self.loc = nn.Parameter(self._init_loc())
+        generator = torch.Generator().manual_seed(0)
+        self.root = nn.Parameter(0.2 * torch.randn(self.latent_dim, self.latent_dim, generator=generator))
+
+    def get_posterior(self, *args, **kwargs):
+        covariance = self.root @ self.root.mT + 0.01 * torch.eye(self.latent_dim)
+        return dist.MultivariateNormal(self.loc, covariance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", [FanInNormal(), {"weight": Laplace(0.5), "bias": Normal(2.0)}])
+def test_objective_of_a_guide_that_has_only_a_posterior_is_pyros_in_expectation(prior):
+    model = BayesianNetwork(nn.Linear(4, 3), prior, num_data=80)
+    guide = Dense(model)
+    guide.setup((X, Y))
+    with torch.no_grad(), poutine.block():
+        torch.manual_seed(0)
+        own = torch.tensor([guide.negative_elbo(X, Y).item() for _ in range(400)])
+        pyros = torch.tensor([Trace_ELBO().loss(model, guide, X, Y) for _ in range(400)])
+    assert abs(own.mean() - pyros.mean()) < 5 * ((own.var() + pyros.var()) / 400).sqrt()
+
+
+def test_guide_that_has_only_a_posterior_refuses_a_prior_that_depends_on_another_site():
+    guide = Dense(Hierarchical())
+    guide.setup((X, Y))
+    with pytest.raises(PriorError, match="Dense needs priors that depend on nothing else"):
+        guide.negative_elbo(X, Y)

@@ -6,8 +6,8 @@ from wiu_pyro.guides.laplace_diagonal import AutoDiagonalLaplace
 from wiu_pyro.guides.laplace_full import AutoFullLaplace
 from wiu_pyro.guides.laplace_kfac import AutoKFACLaplace
 from wiu_pyro.guides.mean_field import AutoMeanField
-from wiu_pyro.guides.network_guide import init_to_network
 from wiu_pyro.guides.registry import by_name, known_guides
+from wiu_pyro.guides.start import init_to_network
 
 __all__ = [
     "AutoBlockNormal",

@@ -18,7 +18,8 @@ from torch.distributions import biject_to
 
 from wiu_pyro.errors import GuideError, PriorError, near_matches
 from wiu_pyro.guides.local_noise import covers, local_noise
-from wiu_pyro.guides.network_guide import FlatPrior, NetworkGuide, is_real
+from wiu_pyro.guides.network_guide import FlatPrior, NetworkGuide
+from wiu_pyro.guides.start import is_real
 from wiu_pyro.nn import Layer, base_distribution, run_at
 
 __all__ = ["AutoMeanField"]

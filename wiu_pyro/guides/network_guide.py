@@ -18,7 +18,8 @@ from pyro.infer.autoguide.guides import AutoContinuous
 from pyro.infer.autoguide.initialization import InitMessenger
 from torch.distributions import biject_to
 
-from wiu_pyro.errors import GuideError
+from wiu_pyro.errors import GuideError, PriorError
+from wiu_pyro.guides.start import init_to_network
 from wiu_pyro.nn import (
     ModelStructure,
     as_batches,
@@ -26,45 +27,12 @@ from wiu_pyro.nn import (
     evaluation_mode,
     inspect_model,
     run_at,
-    weight_module,
 )
 
-__all__ = ["NetworkGuide", "init_to_network"]
+__all__ = ["NetworkGuide"]
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 _INSTANCES: dict[str, itertools.count[int]] = {}
-
-
-def init_to_network(model: Callable[..., Any]) -> Callable[[dict[str, Any]], torch.Tensor]:
-    """Return a Pyro ``init_loc_fn`` that starts each site at the network's own weight.
-
-    A site without a weight in the network (a `PyroSample` put in its place) starts at a draw from
-    Normal(prior mean, min(prior sd, fan_in^-1/2)): zeros, Pyro's default for a Normal prior, are a saddle point of a
-    network; a site that is no weight, or whose prior is bounded, starts at its prior's median.
-
-    Parameters
-    ----------
-    model : callable
-        A Pyro model. For Pyro's own guides: ``AutoNormal(model, init_loc_fn=init_to_network(model))``.
-
-    Returns
-    -------
-    callable
-        Maps a Pyro site to its initial value.
-    """
-    root = weight_module(model)
-
-    def init(site: dict[str, Any]) -> torch.Tensor:
-        own = {} if root is None else {**dict(root.named_parameters()), **dict(root.named_buffers())}
-        fn = site["fn"]
-        if site["name"] in own and own[site["name"]].shape == fn.shape():
-            return own[site["name"]].detach().clone()
-        if not fn.shape() or not is_real(fn.support):
-            return torch.stack([fn.sample() for _ in range(15)]).median(0).values
-        fan_in = torch.Size(fn.shape()[1:]).numel()
-        return fn.mean + fn.stddev.clamp(max=fan_in**-0.5) * torch.randn_like(fn.mean)
-
-    return init
 
 
 @dataclass(frozen=True)
@@ -273,7 +241,18 @@ class NetworkGuide(AutoContinuous):
         -------
         Tensor
             A scalar on the graph of the guide's parameters.
+
+        Raises
+        ------
+        PriorError
+            If a prior depends on another site.
         """
+        if not self.fixed_priors:
+            raise PriorError(
+                f"{type(self).__name__} needs priors that depend on nothing else, but the prior of "
+                f"'{self.structure.dependent_priors[0]}' depends on another site or on a learned parameter. "
+                "Fix the prior, or use AutoMeanField."
+            )
         posterior = self.get_posterior()
         flat = posterior.rsample()
         divergence = posterior.log_prob(flat) - self.log_prior(flat)
@@ -286,13 +265,6 @@ class NetworkGuide(AutoContinuous):
     def log_prob(self, weights: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return log q of a draw, on the unconstrained scale, a float64 scalar in nats."""
         return self.get_posterior().log_prob(self.pack(weights)).double()
-
-
-def is_real(support: Any) -> bool:
-    """Return whether a support is the whole real line, event dims aside."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support is torch.distributions.constraints.real
 
 
 def visible(model: Callable[..., Any], hidden: tuple[str, ...]) -> Callable[..., Any]:

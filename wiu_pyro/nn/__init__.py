@@ -1,13 +1,12 @@
 """Networks as Pyro models: priors, likelihoods, and what a model consists of."""
 
 from wiu_pyro.nn.batches import Batches, as_batches
+from wiu_pyro.nn.describe import base_distribution, describe_prior
 from wiu_pyro.nn.network import BayesianNetwork, complete_num_data
 from wiu_pyro.nn.priors import FanInNormal, Laplace, Normal, Prior, ScaleMixtureNormal
 from wiu_pyro.nn.structure import (
     Layer,
     ModelStructure,
-    base_distribution,
-    describe_prior,
     evaluation_mode,
     inspect_model,
     run_at,

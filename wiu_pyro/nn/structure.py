@@ -15,7 +15,6 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import unwrap
-from torch import distributions as td
 from torch import nn
 
 from wiu_pyro.curvature import OutputLikelihood, read
@@ -25,8 +24,6 @@ from wiu_pyro.nn.network import BayesianNetwork
 __all__ = [
     "Layer",
     "ModelStructure",
-    "base_distribution",
-    "describe_prior",
     "evaluation_mode",
     "inspect_model",
     "run_at",
@@ -229,13 +226,6 @@ def _dependent_priors(
     return tuple(name for name, density in densities.items() if density.requires_grad)
 
 
-def base_distribution(distribution: td.Distribution) -> td.Distribution:
-    """Return what stands inside ``to_event`` and ``expand``; a transformed distribution is not the one inside it."""
-    while hasattr(distribution, "base_dist") and not isinstance(distribution, td.TransformedDistribution):
-        distribution = distribution.base_dist
-    return distribution
-
-
 def _is_subsample(node: Mapping[str, Any]) -> bool:
     return type(node["fn"]).__name__ == "_Subsample"
 
@@ -284,28 +274,3 @@ def _module_type(module: nn.Module | None) -> str:
 def _not_covered(model: Callable[..., Any], latent: Mapping[str, Any]) -> tuple[str, ...]:
     root = weight_module(model)
     return () if root is None else tuple(name for name, _ in root.named_parameters() if name not in latent)
-
-
-def describe_prior(distribution: dist.Distribution) -> str:
-    """Return a prior as a short formula, for tables: ``"Normal(0, 0.1)"`` where constant."""
-    distribution = base_distribution(distribution)
-    kind = type(distribution).__name__
-    if isinstance(distribution, dist.Normal | dist.Laplace):
-        loc, scale = distribution.loc, distribution.scale
-        if (loc == loc.flatten()[0]).all() and (scale == scale.flatten()[0]).all():
-            return f"{kind}({loc.flatten()[0].item():.4g}, {scale.flatten()[0].item():.4g})"
-        return f"{kind}(loc and scale differ between weights)"
-    if isinstance(distribution, dist.MixtureSameFamily):
-        return _describe_mixture(distribution)
-    return kind
-
-
-def _describe_mixture(mixture: dist.MixtureSameFamily) -> str:
-    parts, probs = mixture.component_distribution, mixture.mixture_distribution.probs.flatten(0, -2)
-    if not isinstance(parts, dist.Normal) or not (probs == probs[0]).all():
-        return f"Mixture of {type(parts).__name__}"
-    loc, scale = parts.loc.flatten(0, -2), parts.scale.flatten(0, -2)
-    if not ((loc == loc[0]).all() and (scale == scale[0]).all()):
-        return "Mixture of Normal"
-    numbers = zip(probs[0].tolist(), loc[0].tolist(), scale[0].tolist(), strict=True)
-    return " + ".join(f"{prob:.4g} Normal({mean:.4g}, {sd:.4g})" for prob, mean, sd in numbers)
