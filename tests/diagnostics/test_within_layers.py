@@ -7,6 +7,7 @@ from tests.synthetic import CONV_LAYERS, synthetic
 from wiu_pyro import diagnostics, schema
 from wiu_pyro.errors import DataError, SchemaError
 from wiu_pyro.export.container import build
+from wiu_pyro.infer.convergence import assess
 
 MADE = synthetic(factorised=False)
 
@@ -66,6 +67,19 @@ def test_map_of_a_convolution_lays_kernels_along_the_inputs():
     np.testing.assert_allclose(out["value"], (np.abs(truth.mean) / truth.sd)[0, :54].reshape(6, 9), rtol=1e-5)
 
 
+def test_shares_of_variation_are_those_of_a_two_way_analysis_of_variance():
+    out, sd = diagnostics.weight_map(MADE.idata, "fc2", "sd", max_size=4), MADE.truth["fc2"].sd[0, :192].reshape(12, 16)
+    total = ((sd - sd.mean()) ** 2).sum()
+    assert float(out["output_share"]) == pytest.approx(16 * ((sd.mean(1) - sd.mean()) ** 2).sum() / total, rel=1e-5)
+    assert float(out["input_share"]) == pytest.approx(12 * ((sd.mean(0) - sd.mean()) ** 2).sum() / total, rel=1e-5)
+
+
+def test_weights_that_are_all_alike_have_no_share_of_variation():
+    made = synthetic()
+    schema.dataset(made.idata, "moments_fc2")["sd"].values[:] = 0.1
+    assert np.isnan(diagnostics.weight_map(made.idata, "fc2", "sd")["input_share"])
+
+
 def test_map_refuses_what_is_not_there():
     with pytest.raises(SchemaError, match=r"Unknown layer 'fc3'\. Did you mean 'fc2' or 'fc1'"):
         diagnostics.weight_map(MADE.idata, "fc3")
@@ -99,11 +113,17 @@ def test_input_map_needs_a_dense_layer_and_the_image_shape():
     assert diagnostics.input_map(bare, image_shape=(1, 8, 8))["sd_to_prior"].shape == (1, 8, 8)
 
 
-def test_change_of_the_loss_is_that_over_the_last_tenth_of_the_epochs():
+def test_means_of_the_loss_are_those_the_convergence_rule_compares():
     idata = synthetic(num_epochs=50).idata
     out, loss = diagnostics.training_loss(idata), schema.dataset(idata, "training")["loss"].values[0].astype(float)
-    assert int(out["tail_start"]) == 45
-    assert float(out["tail_change"]) == pytest.approx((loss[45] - loss[-1]) / abs(loss[-1]))
+    assert (int(out["before_start"]), int(out["tail_start"])) == (40, 45)
+    assert float(out["tail_mean"]) == pytest.approx(loss[45:].mean())
+    change = abs(float(out["tail_mean"]) - float(out["before_mean"])) / abs(float(out["tail_mean"]))
+    assert change == pytest.approx(assess(loss.tolist()).change)
+
+
+def test_a_fit_of_few_epochs_has_no_means_to_judge_by():
+    assert np.isnan(diagnostics.training_loss(synthetic(num_epochs=5).idata)["tail_mean"])
 
 
 def test_a_posterior_around_given_weights_has_no_loss():

@@ -57,7 +57,35 @@ def test_a_figure_of_all_metrics_has_three_panels_and_the_same_colour_for_a_laye
     assert len(seen) == 3
     assert seen[0] == seen[1] == seen[2]
     assert len(set(seen[0])) == 3
-    assert "5% of weights at the prior" in texts(figure)
+    assert "5 % of weights at the prior" in texts(figure)
+
+
+def dead_weights():
+    """A posterior of which a tenth of fc1's weights have means of 1e-40 sd."""
+    made = synthetic(factorised=False)
+    moments = schema.dataset(made.idata, "moments_fc1")
+    mean = moments["mean"].values.reshape(-1)
+    mean[:104] = 1e-40 * moments["sd"].values.reshape(-1)[:104]
+    return made.idata
+
+
+def test_signal_to_noise_of_dead_weights_is_counted_and_not_drawn():
+    idata = dead_weights()
+    table = diagnostics.weight_distribution(idata, "signal_to_noise")
+    share = float(table["below_floor"].sel(layer="fc1"))
+    assert 0.1 <= share < 0.2
+    ax = plots.layer_uncertainty(table)
+    assert ax.get_xlim()[0] == pytest.approx(1e-3)
+    assert f"{100 * share:.0f} % of weights below 0.001" in texts(ax)
+    assert plots.weight_heatmap(idata, "fc1", "signal_to_noise").images[0].norm.vmin >= 1e-3
+
+
+def test_a_median_beyond_the_axis_is_an_arrow_at_its_end():
+    table = diagnostics.weight_distribution(IDATA, "signal_to_noise")
+    table["q50"][0] = 1e-30
+    marks = [line for line in plots.layer_uncertainty(table).lines if line.get_marker() in "<o"]
+    assert [mark.get_marker() for mark in marks] == ["<", "o", "o"]
+    assert float(marks[0].get_xdata()[0]) == float(table["left"][0])
 
 
 def test_heat_map_shows_the_matrix_and_says_where_cells_are_means():
@@ -90,18 +118,30 @@ def test_loss_curve_shows_each_epoch_and_shades_the_tail():
     loss = schema.dataset(IDATA, "training")["loss"].values[0]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), loss)
     assert ax.lines[0].get_xdata().tolist() == list(range(1, 21))
-    (tail,) = ax.patches
-    assert (tail.get_x(), tail.get_width()) == (19, 1)
+    before, tail = ax.patches
+    assert (before.get_x(), before.get_width()) == (16.5, 2)
+    assert (tail.get_x(), tail.get_width()) == (18.5, 2)
+    means = [float(line.get_ydata()[0]) for line in ax.lines[1:]]
+    assert means == pytest.approx([loss[16:18].mean(), loss[18:].mean()], rel=1e-6)
+
+
+def test_loss_curve_says_what_the_fit_recorded_and_nothing_of_its_own():
+    said = schema.attrs(IDATA)["convergence_detail"]
+    shown = [text for text in texts(plots.loss(IDATA)) if "%" in text]
+    assert [" ".join(text.split()) for text in shown] == [" ".join(said.split())]
 
 
 def test_bars_of_the_reliability_diagram_are_accuracies_and_counts_of_filled_bins():
     table = diagnostics.predictive(IDATA)
     ax = plots.reliability(IDATA)
-    counts = next(other for other in ax.figure.axes if other.get_ylabel() == "images")
+    counts = next(other for other in ax.child_axes if other.get_ylabel() == "images")
     filled = table["bin_count"].values > 0
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], table["bin_accuracy"].values[filled])
     np.testing.assert_array_equal([bar.get_height() for bar in counts.patches], table["bin_count"].values[filled])
     np.testing.assert_allclose([bar.get_x() for bar in counts.patches], table["bin_left"].values[filled])
+    largest = table["bin_count"].values.max()
+    assert largest < counts.get_ylim()[1] < 2 * largest
+    assert counts.get_xlabel() == "confidence (largest class probability)"
 
 
 def test_risk_coverage_shows_posterior_and_point_estimate():

@@ -50,6 +50,32 @@ def test_a_posterior_with_correlations_is_ranked_by_its_conditional_contraction(
     assert "They agree" in rank_agreement([posterior("laplace-diag", [0.2, 0.5, 0.9]), kfac])
 
 
+def test_each_posterior_has_a_line_with_its_conditional_figures_and_the_marginal_ones_named_as_such():
+    kfac = posterior("laplace-kfac", [0.037, 0.06, 0.092], conditional=[0.181, 0.3, 0.461])
+    said = answer([posterior("mean-field", [0.095, 0.15, 0.206]), kfac])
+    assert dict(said.lines) == {
+        "mean-field": "9.5 % in 'fc1', 20.6 % in 'out'",
+        "laplace-kfac": "18.1 % in 'fc1', 46.1 % in 'out' (marginal: 3.7 % and 9.2 %)",
+    }
+    assert "conditional contraction" in said.basis
+
+
+def test_a_posterior_with_correlations_but_no_conditional_sds_is_said_to_be_marginal():
+    estimated = posterior("mcmc", [0.1, 0.5, 0.9])
+    estimated.table.attrs["factorised"] = 0
+    said = answer([estimated, posterior("laplace-diag", [0.2, 0.5, 0.9])])
+    assert "marginal" in dict(said.lines)["mcmc"]
+    assert "of mcmc by the marginal one" in said.sentences[0]
+
+
+def test_posteriors_that_differ_by_a_factor_are_a_caveat_on_the_size():
+    near = answer([posterior("a", [0.20, 0.5, 0.9]), posterior("b", [0.25, 0.5, 0.9])])
+    far = answer([posterior("a", [0.20, 0.5, 0.9]), posterior("b", [0.45, 0.6, 0.9])])
+    assert not any("depends on the approximation" in caveat for caveat in near.caveats)
+    (caveat,) = [caveat for caveat in far.caveats if "depends on the approximation" in caveat]
+    assert "of 'fc1' 20.0 % by a, 45.0 % by b" in caveat
+
+
 def test_an_unconverged_posterior_is_left_out_of_the_ranking_and_said_to_be():
     said = answer(
         [posterior("mean-field", [0.9, 0.5, 0.1], converged="no"), posterior("laplace-diag", [0.2, 0.5, 0.9])]

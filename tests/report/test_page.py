@@ -12,7 +12,8 @@ from wiu_pyro import plots, schema
 from wiu_pyro.errors import OutputError
 from wiu_pyro.export.container import build
 from wiu_pyro.report import Posterior, page, render, write_report
-from wiu_pyro.report.figures import figure_group
+from wiu_pyro.report.captions import caption
+from wiu_pyro.report.figures import drawn, figure_group
 from wiu_pyro.report.layer_section import layer_section
 from wiu_pyro.report.prediction import declined_section, paired_table, prediction_section, prediction_tables
 from wiu_pyro.report.setup import coverage_section, reproduce_section, setup_section
@@ -217,7 +218,42 @@ def test_equal_pictures_are_shown_once_for_all_they_show():
 
     same, other = Figure("data:a", "laplace-diag", 1, 1), Figure("data:b", "mean-field", 1, 1)
     group = figure_group("loss", [same, None, other, Figure("data:a", "laplace-kfac", 1, 1)])
-    assert [figure.caption for figure in group.figures] == ["laplace-diag, laplace-kfac", "mean-field"]
+    assert [figure.name for figure in group.figures] == ["laplace-diag, laplace-kfac", "mean-field"]
+
+
+def test_every_figure_says_what_to_see_and_what_it_is_of():
+    for kind in plots.KINDS:
+        figure = drawn(kind, kfac())
+        assert figure.caption.endswith("."), kind
+        assert figure.alt, kind
+        assert figure.name == "laplace-kfac"
+
+
+def test_caption_of_the_reliability_diagram_sets_confidence_against_accuracy():
+    posterior = mean_field()
+    p = posterior.idata["predictive_sampled"]["mean"].values[0]
+    hit = p.argmax(-1) == posterior.idata["observed_data"]["obs"].values
+    said = caption("reliability", posterior)
+    assert f"Right in {100 * hit.mean():.1f} % of images at a mean confidence of {100 * p.max(-1).mean():.1f} %" in said
+
+
+def test_tiny_signal_to_noise_is_written_as_below_a_thousandth():
+    posterior = kfac()
+    posterior.table["snr_q05"][0] = 1.2e-41
+    table = {table.title: table for table in layer_section([posterior]).tables}["laplace-kfac"]
+    median, spread = cells(table)["fc1"]["|mean| / sd"].split("\n")
+    assert float(median) == pytest.approx(float(posterior.table["snr_q50"][0]), rel=1e-2)
+    assert spread.startswith("< 0.001 – ")
+
+
+@pytest.mark.usefixtures("unplotted")
+def test_a_long_prior_has_a_line_of_its_own_after_the_short_facts():
+    posterior = mean_field()
+    posterior.attrs["prior"] = (
+        "fc1.weight: FanInNormal(weights N(0, 2/(fan_in·0.235)), biases N(0, 1)); *: FanInNormal()"
+    )
+    assert setup_section([posterior], RECORD).facts[-1] == ("Prior", posterior.attrs["prior"])
+    assert '<div class="long"><dt>Prior</dt>' in render([posterior], RECORD)
 
 
 def test_setup_says_what_was_fitted_on_what():

@@ -1,4 +1,4 @@
-"""Has the loss settled? The loss curve, and the tail of it that the convergence flag rests on."""
+"""Has the loss settled? The loss curve, and the stretches of it that the convergence flag rests on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TAIL = 0.1
 
 
 def training_loss(idata: Any) -> xr.Dataset:
-    r"""Return the loss by epoch and by how much it changed over the last tenth of the epochs.
+    """Return the loss by epoch, and its mean over the last tenth of the epochs and over the tenth before.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ def training_loss(idata: Any) -> xr.Dataset:
     Returns
     -------
     Dataset, dims (epoch) or, with several chains, (chain, epoch)
-        ``loss`` in nats, -ELBO summed over the data; ``validation_*`` where the fit kept them; ``tail_start``, the
-        first epoch of the last tenth (no dims); ``tail_change``, (first - last loss of the tail) / \|last\|: what is
-        left to fall, relative. It is NaN with fewer than two epochs. Whether the fit converged is for the fit to say:
-        attributes ``converged``, ``convergence_detail``.
+        ``loss`` in nats, -ELBO summed over the data; ``validation_*`` where the fit kept them. ``tail_start`` and
+        ``before_start`` (no dims): first epochs of the last tenth and of the tenth before it. ``tail_mean`` and
+        ``before_mean``: mean loss over each, NaN with fewer than ten epochs, where the fit was not assessed. Whether it
+        converged is for the fit to say, not for these: attributes ``converged`` and ``convergence_detail``.
 
     Raises
     ------
@@ -46,12 +46,13 @@ def training_loss(idata: Any) -> xr.Dataset:
         )
     names = [name for name in data.data_vars if name == "loss" or str(name).startswith("validation_")]
     out = data[names].astype(np.float64)
-    num = data.sizes["epoch"]
-    start = max(num - max(2, int(np.ceil(TAIL * num))), 0)
-    first, last = out["loss"].isel(epoch=start), out["loss"].isel(epoch=-1)
-    change = ((first - last) / np.abs(last)).drop_vars("epoch", errors="ignore")
-    out["tail_start"] = ((), int(data["epoch"].values[start]))
-    out["tail_change"] = change if num > 1 else change * np.nan
+    num, epochs = data.sizes["epoch"], data["epoch"].values
+    window = int(TAIL * num)
+    start, before = num - max(window, 1), max(num - 2 * max(window, 1), 0)
+    for name, (begin, end) in {"tail": (start, num), "before": (before, start)}.items():
+        out[f"{name}_start"] = ((), int(epochs[begin]))
+        mean = out["loss"].isel(epoch=slice(begin, end)).mean("epoch")
+        out[f"{name}_mean"] = mean if window else mean * np.nan
     out["loss"].attrs["long_name"] = "loss: -ELBO summed over the data, nats"
     out.attrs = carried_attrs(idata)
     return squeeze_chain(out)

@@ -22,6 +22,7 @@ METRICS = {
 }
 LOGARITHMIC = ("signal_to_noise",)
 AT_PRIOR = 0.01
+FLOOR = 1e-3  # of a logarithmic scale: the mean of a dead weight decays to 1e-40 sd, and how far says nothing
 EDGE_SHARE = 0.001
 
 
@@ -41,7 +42,8 @@ def weight_distribution(idata: Any, metric: str = "sd_to_prior", *, bins: int = 
     Dataset, dims (layer, bin) or, with several chains, (chain, layer, bin)
         ``density``: share of the layer's weights per unit of the metric (of signal-to-noise: per decade); it
         integrates to 1 - ``outside``. ``left``, ``right`` (bin): edges. ``outside`` (layer): share of weights beyond
-        the outermost edges, which leave out at most 0.1 % of all weights at each end, and those without a value.
+        the outermost edges, which leave out at most 0.1 % of all weights at each end, and those without a value; of
+        the signal-to-noise ratio also all below 0.001, whose share is ``below_floor`` (layer).
         ``q05``, ``q50``, ``q95`` (layer). ``at_prior`` (layer): share of weights whose sd is within 1 % of the
         prior's, which data say nothing about. Attributes: ``metric``, ``label``, ``log`` (1 or 0).
 
@@ -70,6 +72,8 @@ def weight_distribution(idata: Any, metric: str = "sd_to_prior", *, bins: int = 
         "outside": (("layer", "chain"), np.stack(outside)),
     }
     columns["at_prior"] = (("layer", "chain"), np.stack(at_prior))
+    if log:
+        columns["below_floor"] = (("layer", "chain"), np.stack([np.mean(v < FLOOR, axis=1) for v in values.values()]))
     for key, q in {"q05": 0.05, "q50": 0.5, "q95": 0.95}.items():
         columns[key] = (("layer", "chain"), [np.quantile(v, q, axis=1, method="nearest") for v in values.values()])
     columns |= {"left": ("bin", edges[:-1]), "right": ("bin", edges[1:])}
@@ -95,12 +99,13 @@ def _values(moments: LayerMoments, metric: str, layer: str) -> np.ndarray:
 
 def _edges(values: dict[str, np.ndarray], bins: int, *, log: bool) -> np.ndarray:
     pooled = np.concatenate([v.ravel() for v in values.values()])
-    usable = pooled[np.isfinite(pooled) & ((pooled > 0) | (not log))]
+    usable = pooled[np.isfinite(pooled) & ((pooled >= FLOOR) | (not log))]
     if usable.size == 0:
-        return np.geomspace(0.1, 10, bins + 1) if log else np.linspace(0, 1, bins + 1)
+        return np.geomspace(FLOOR, 10, bins + 1) if log else np.linspace(0, 1, bins + 1)
     low, high = np.quantile(usable, [EDGE_SHARE, 1 - EDGE_SHARE])
     if log:
-        low, high = (low / 2, high * 2) if low == high else (low, high)
+        low = FLOOR if (pooled < FLOOR).any() else low
+        low, high = (max(low / 2, FLOOR), high * 2) if low == high else (low, high)
         return np.geomspace(low, high, bins + 1)
     # 0 and 1 have a meaning on every linear scale: all known, or at the prior
     return np.linspace(min(low, 0.0), max(high, 1.0), bins + 1)

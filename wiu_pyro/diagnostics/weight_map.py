@@ -41,9 +41,12 @@ def weight_map(
     Returns
     -------
     Dataset, dims (output, input) or, with several chains, (chain, output, input)
-        ``value``: the quantity, averaged over each block. A convolution's input channels and kernel positions lie
-        along ``input`` in the order of the weight. ``output``, ``input``: index of each block's first output and
-        input. Attributes: ``layer``, ``quantity``, ``label``, ``shape`` of the weight, ``block`` (outputs, inputs).
+        ``value``: the quantity, averaged over each block. ``output_share`` and ``input_share`` (no dims): how much of
+        the weights' variation around their mean is between outputs and between inputs, 0 to 1 each, by sums of
+        squares; NaN where all weights are equal. The rest differs from weight to weight. A convolution's input
+        channels and kernel positions lie along ``input`` in the order of the weight. ``output``, ``input``: index of
+        each block's first output and input. Attributes: ``layer``, ``quantity``, ``label``, ``shape`` of the weight,
+        ``block`` (outputs, inputs).
 
     Raises
     ------
@@ -66,7 +69,7 @@ def weight_map(
     block = tuple(int(np.ceil(size / max_size)) for size in flat.shape[1:])
     starts = [np.arange(0, size, step) for size, step in zip(flat.shape[1:], block, strict=True)]
     out = xr.Dataset(
-        {"value": (("chain", "output", "input"), _block_means(flat, starts))},
+        {"value": (("chain", "output", "input"), _block_means(flat, starts))} | _shares(flat),
         coords={"output": starts[0], "input": starts[1]},
         attrs=carried_attrs(idata)
         | {
@@ -112,6 +115,15 @@ def _quantity(data: xr.Dataset, quantity: str) -> np.ndarray:
     if quantity == "contraction":
         return metrics.contraction(sd, prior_sd)
     return metrics.signal_to_noise(mean, sd)
+
+
+def _shares(values: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
+    """Return the parts of the variation (chain, out, in) that lie between outputs and between inputs."""
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        total = values.var(axis=(1, 2))
+        total = np.where(total > 1e-12 * np.square(values).mean(axis=(1, 2)), total, np.nan)  # beyond rounding
+        between = {"output_share": values.mean(axis=2).var(axis=1), "input_share": values.mean(axis=1).var(axis=1)}
+        return {name: ("chain", part / total) for name, part in between.items()}
 
 
 def _block_means(values: np.ndarray, starts: list[np.ndarray]) -> np.ndarray:

@@ -36,17 +36,20 @@ def input_map(source: Any, *, chain: int = 0, ax: Axes | None = None) -> Axes:
     table = as_table(source, diagnostics.input_map)
     one = chains(table)[chain]
     maps = _maps(one)
-    fresh = new_axes(ax, (3.9 * len(maps), 3.4))
+    fresh = new_axes(ax, (3.6 * len(maps), 3.3))
     panels = grid_of_axes(fresh, (1, len(maps)), gap=(0, 0.38))
     for panel, (text, values, colours) in zip(panels, maps, strict=True):
         picture = panel.imshow(values, interpolation="nearest", **colours)
         panel.set_title(text, loc="left", fontsize=10)
-        panel.set_xticks([])
-        panel.set_yticks([])
+        panel.set_xticks([0, values.shape[1] - 1])
+        panel.set_yticks([0, values.shape[0] - 1])
+        panel.set_xlabel("pixel column", fontsize=9, labelpad=-6)
+        panel.set_ylabel("pixel row", fontsize=9, labelpad=-6)
+        panel.tick_params(length=0, labelsize=9)
         panel.spines[:].set_visible(False)
         bar = fresh.figure.colorbar(picture, cax=panel.inset_axes((1.03, 0, 0.05, 1)))
         bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=8)
+        bar.ax.tick_params(labelsize=8.5)
     note_convergence(fresh, table.attrs, lift=16)
     return fresh
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wiu_pyro.diagnostics import weight_distribution
+from wiu_pyro.diagnostics.weight_distribution import FLOOR
 from wiu_pyro.errors import DataError
 from wiu_pyro.plots.style import GREY, as_table, chains, colours, new_axes, note_convergence, tidy
 
@@ -25,8 +26,9 @@ PAPER = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
 def layer_uncertainty(source: Any, metric: str | None = None, *, ax: Axes | None = None) -> Figure | Axes:
     """Draw how a metric is distributed over the weights of each layer, one ridge a layer, the first layer on top.
 
-    Each ridge is scaled to its own peak. Under it the bar spans 5 to 95 % of the weights, the dot is the median.
-    Several chains are drawn over each other.
+    Each ridge is scaled to its own peak. Under it the bar spans 5 to 95 % of the weights, the dot is the median, an
+    arrow where that lies beyond the axis. Several chains are drawn over each other. Signal-to-noise is drawn from 0.001
+    up; the share of weights below is written beside the ridge.
 
     Parameters
     ----------
@@ -84,9 +86,8 @@ def _panel(ax: Axes, table: xr.Dataset, *, names: bool) -> None:
             )
             spread = np.clip([float(row["q05"]), float(row["q95"])], edges[0], edges[-1])
             ax.plot(spread, [base - 0.07] * 2, color=colour[layer], linewidth=2, solid_capstyle="butt")
-            ax.plot(float(row["q50"]), base - 0.07, "o", color=colour[layer], markersize=5, markeredgecolor="white")
-        if table.attrs["metric"] == "sd_to_prior":
-            _note_at_prior(ax, [float(one["at_prior"].sel(layer=layer)) for one in several], base)
+            _median(ax, float(row["q50"]), base - 0.07, edges, colour[layer])
+        _note_share(ax, table, layer, base)
     tidy(ax)
     if table.attrs["log"]:
         ax.set_xscale("log")
@@ -99,7 +100,19 @@ def _panel(ax: Axes, table: xr.Dataset, *, names: bool) -> None:
     ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
 
 
-def _note_at_prior(ax: Axes, shares: list[float], base: int) -> None:
-    if max(shares) >= 0.005:
-        text = f"{np.mean(shares):.0%} of weights at the prior"
-        ax.text(0.02, base + 0.12, text, transform=ax.get_yaxis_transform(), fontsize=8, color=GREY, bbox=PAPER)
+def _median(ax: Axes, value: float, height: float, edges: np.ndarray, colour: Any) -> None:
+    """Mark a median: by a dot, or by an arrow at the end of the axis beyond which it lies."""
+    marker = "<" if value < edges[0] else ">" if value > edges[-1] else "o"
+    place = float(np.clip(value, edges[0], edges[-1]))
+    ax.plot(place, height, marker, color=colour, markersize=5.5, markeredgecolor="white", clip_on=False)
+
+
+def _note_share(ax: Axes, table: xr.Dataset, layer: str, base: int) -> None:
+    """Write how much of a layer the panel cannot show: weights at the prior, or below the axis."""
+    name, words = ("below_floor", f"below {FLOOR:g}") if table.attrs["log"] else ("at_prior", "at the prior")
+    if name not in table or table.attrs["metric"] not in ("sd_to_prior", "signal_to_noise"):
+        return
+    share = float(table[name].sel(layer=layer).mean())
+    if share >= 0.005:
+        text = f"{100 * share:.0f} % of weights {words}"
+        ax.text(0.02, base + 0.6, text, transform=ax.get_yaxis_transform(), fontsize=8.5, color=GREY, bbox=PAPER)

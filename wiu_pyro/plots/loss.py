@@ -1,10 +1,12 @@
-"""The loss by epoch, with the tail on which convergence is judged."""
+"""The loss by epoch, with the stretches on which convergence is judged and what the fit said of it."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -14,10 +16,11 @@ from wiu_pyro.plots.style import COLOURS, GREY, as_table, chains, new_axes, note
 __all__ = ["loss"]
 
 LOG_FROM = 20
+LINE = 66  # letters of the detail that fit above the axes
 
 
 def loss(source: Any, *, ax: Axes | None = None) -> Axes:
-    """Draw the loss by epoch; the last tenth, on which convergence is judged, is shaded.
+    """Draw the loss by epoch, with its means over the last tenth and the tenth before, and the recorded verdict.
 
     Parameters
     ----------
@@ -29,10 +32,12 @@ def loss(source: Any, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        One line a chain. The axis is logarithmic where the loss is positive and falls by a factor of 20 or more.
+        One line a chain. The axis is logarithmic where the loss is positive and falls by a factor of 20 or more. The
+        last tenth of the epochs is shaded, the tenth before lightly, each with its mean; the sentence above is the one
+        the fit recorded.
     """
     table = as_table(source, training_loss)
-    fresh = new_axes(ax, (6, 3.2))
+    fresh = new_axes(ax, (4.8, 3.3))
     several = chains(table)
     for number, one in enumerate(several):
         label = f"chain {number}" if len(several) > 1 else "loss"
@@ -41,20 +46,27 @@ def loss(source: Any, *, ax: Axes | None = None) -> Axes:
     values = table["loss"].values
     if np.isfinite(values).all() and values.min() > 0 and values.max() / values.min() >= LOG_FROM:
         fresh.set_yscale("log")
-    start, last = int(table["tail_start"]) + 1, int(table["epoch"].values[-1]) + 1
-    fresh.axvspan(start, last, color=GREY, alpha=0.15, linewidth=0)
+    _stretches(fresh, several)
     fresh.xaxis.set_major_locator(MaxNLocator(integer=True))
     tidy(fresh)
     fresh.set_xlabel("epoch")
     fresh.set_ylabel("loss = −ELBO, nats")
-    changes = np.atleast_1d(table["tail_change"].values)
-    if np.isfinite(changes).all():
-        worst = float(changes[np.abs(changes).argmax()])
-        word = "fell" if worst >= 0 else "rose"
-        title(fresh, "Loss", f"over the shaded epochs it {word} by {abs(worst):.2%}")
-    else:
-        title(fresh, "Loss")
+    said = str(table.attrs.get("convergence_detail", "")).strip()
+    lines = textwrap.wrap(said.replace(" %", "\u00a0%"), LINE)
+    title(fresh, "Loss", "\n".join(lines))
     if len(several) > 1:
-        fresh.legend(frameon=False, fontsize=8)
-    note_convergence(fresh, table.attrs)
+        fresh.legend(frameon=False, fontsize=9)
+    note_convergence(fresh, table.attrs, lift=14 + 11 * (len(lines) - 1) if lines else 0)
     return fresh
+
+
+def _stretches(ax: Axes, several: list[xr.Dataset]) -> None:
+    """Shade the last tenth of the epochs and the tenth before, and draw the mean loss over each."""
+    one = several[0]
+    before, start = int(one["before_start"]) + 1, int(one["tail_start"]) + 1
+    last = int(one["epoch"].values[-1]) + 1
+    ends = {"before": (before - 0.5, start - 0.5, 0.07), "tail": (start - 0.5, last + 0.5, 0.16)}
+    for name, (left, right, alpha) in ends.items():
+        ax.axvspan(left, right, color=GREY, alpha=alpha, linewidth=0)
+        for chain in several:
+            ax.plot([left, right], [float(chain[f"{name}_mean"])] * 2, color="black", linewidth=1.2)

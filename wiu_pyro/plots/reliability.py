@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
-from mpl_toolkits.axes_grid1 import make_axes_locatable
+from matplotlib.ticker import LogLocator
 
 from wiu_pyro.diagnostics import predictive
 from wiu_pyro.errors import SchemaError
-from wiu_pyro.plots.style import COLOURS, GREY, as_table, chains, new_axes, note_convergence, tidy, title
+from wiu_pyro.plots.style import COLOURS, GREY, as_table, chains, note_convergence, tidy, title
 
 __all__ = ["reliability"]
 
@@ -25,7 +27,7 @@ def reliability(source: Any, *, chain: int = 0, ax: Axes | None = None) -> Axes:
     chain : int
         Which chain, where there are several.
     ax : Axes, optional
-        Where to draw; the counts take a strip of it.
+        Where to draw; the counts take a strip below it, its child axes.
 
     Returns
     -------
@@ -42,7 +44,7 @@ def reliability(source: Any, *, chain: int = 0, ax: Axes | None = None) -> Axes:
         raise SchemaError(
             "A classifier's predictions are needed for a reliability diagram, but these are a regression's."
         )
-    fresh = new_axes(ax, (4.4, 4.6))
+    fresh = ax if ax is not None else _room_below((4.4, 4.4))
     filled = np.flatnonzero(table["bin_count"].values)
     one = table.isel(bin=filled)
     left, width = one["bin_left"].values, (one["bin_right"] - one["bin_left"]).values
@@ -52,18 +54,33 @@ def reliability(source: Any, *, chain: int = 0, ax: Axes | None = None) -> Axes:
     fresh.plot(
         one["bin_confidence"].values, one["bin_accuracy"].values, "o", color=COLOURS[0], markersize=4.5, label="mean"
     )
-    counts = make_axes_locatable(fresh).append_axes("bottom", size="26%", pad=0.1, sharex=fresh)
-    counts.bar(left, one["bin_count"].values, width, color=GREY, **bars)
-    counts.set_yscale("log")
-    counts.set_ylim(0.7, None)
-    counts.set_ylabel("images", fontsize=9)
-    counts.set_xlabel("confidence (largest class probability)")
+    _counts(fresh, one, bars | {"width": width})
     fresh.set_xlim(0, 1)
     fresh.set_ylim(0, 1)
     fresh.set_ylabel("share classified right")
     fresh.tick_params(labelbottom=False)
     tidy(fresh)
-    tidy(counts)
     title(fresh, f"Reliability, {table.attrs.get('approximation', '')}".rstrip(", "), f"ECE {float(table['ece']):.3f}")
     note_convergence(fresh, table.attrs)
     return fresh
+
+
+def _room_below(size: tuple[float, float]) -> Axes:
+    """Return the axes of a new figure that has room for the counts below them."""
+    _, ax = plt.subplots(figsize=size, gridspec_kw={"left": 0.14, "right": 0.96, "bottom": 0.31, "top": 0.87})
+    return ax
+
+
+def _counts(ax: Axes, table: xr.Dataset, bars: dict[str, Any]) -> None:
+    """Draw the number of images in each bin below the axes, on a logarithmic scale that ends at the largest."""
+    counts = ax.inset_axes((0, -0.3, 1, 0.26), sharex=ax)
+    number = table["bin_count"].values
+    counts.bar(table["bin_left"].values, number, color=GREY, **bars)
+    counts.set_yscale("log")
+    counts.set_ylim(0.7, 1.5 * number.max())
+    counts.yaxis.set_major_locator(LogLocator(numticks=4))
+    counts.minorticks_off()
+    counts.set_ylabel("images", fontsize=9)
+    counts.set_xlabel("confidence (largest class probability)")
+    counts.tick_params(labelbottom=True)
+    tidy(counts)

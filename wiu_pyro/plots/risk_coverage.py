@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from wiu_pyro.diagnostics import predictive
 from wiu_pyro.errors import SchemaError
@@ -39,7 +39,7 @@ def risk_coverage(source: Any, *, ax: Axes | None = None) -> Axes:
         raise SchemaError(
             "A classifier's predictions are needed for a risk-coverage curve, but these are a regression's."
         )
-    fresh = new_axes(ax, (5.2, 3.4))
+    fresh = new_axes(ax, (4.6, 3.3))
     name = str(table.attrs.get("approximation", "posterior"))
     several = chains(table)
     for number, one in enumerate(several):
@@ -52,6 +52,7 @@ def risk_coverage(source: Any, *, ax: Axes | None = None) -> Axes:
         fresh.plot(coverage, one["risk"].values, color=COLOURS[0], linewidth=1.8, alpha=alpha, label=label)
     for axis in (fresh.xaxis, fresh.yaxis):
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    fresh.yaxis.set_major_locator(MaxNLocator(5))
     fresh.set_xlim(0, 1)
     fresh.set_ylim(0, None)
     fresh.set_xlabel("share of images answered, surest first")
@@ -59,6 +60,6 @@ def risk_coverage(source: Any, *, ax: Axes | None = None) -> Axes:
     tidy(fresh)
     fresh.grid(axis="y", color="#e4e4e4", linewidth=0.6)
     fresh.legend(frameon=False, fontsize=9, loc="upper left")
-    title(fresh, "A classifier that may decline", f"area under the curve {float(table['aurc'].mean()):.4f}")
+    title(fresh, f"Declining, {name}", f"area under the curve {float(table['aurc'].mean()):.4f}")
     note_convergence(fresh, table.attrs)
     return fresh

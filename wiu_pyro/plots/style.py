@@ -90,11 +90,11 @@ def tidy(ax: Axes) -> None:
 
 
 def title(ax: Axes, text: str, detail: str = "", *, lift: int = 0) -> None:
-    """Write a title on the left, with a smaller grey line under it, `lift` points higher than usual."""
+    """Write a title on the left, with smaller grey lines under it, `lift` points higher than usual."""
     if detail:
         place: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
         ax.annotate(detail, (0, 1), (0, 5 + lift), fontsize=8.5, color=GREY, **place)
-    ax.set_title(text, loc="left", fontsize=11, pad=lift + (19 if detail else 7))
+    ax.set_title(text, loc="left", fontsize=11, pad=lift + (19 + 11 * detail.count("\n") if detail else 7))
 
 
 def note_convergence(ax: Axes, attrs: dict[str, Any], *, lift: int = 0) -> None:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
 from wiu_pyro.diagnostics import weight_map
+from wiu_pyro.diagnostics.weight_distribution import FLOOR
 from wiu_pyro.plots.style import as_table, chains, new_axes, note_convergence, title
 
 __all__ = ["weight_heatmap"]
@@ -40,15 +41,16 @@ def weight_heatmap(
     table = as_table(source, weight_map, layer=layer, quantity=quantity)
     several = chains(table)
     values = several[chain]["value"].values
-    fresh = new_axes(ax, (8, 3.6))
+    fresh = new_axes(ax, (5.6, 3.5))
     corners = (0, _end(table, 1), _end(table, 0), 0)
     picture = fresh.imshow(
         values, aspect="auto", interpolation="nearest", extent=corners, **_colours(values, table.attrs["quantity"])
     )
-    bar = fresh.figure.colorbar(picture, ax=fresh, pad=0.015, fraction=0.05)
+    below = isinstance(picture.norm, LogNorm) and bool((values < picture.norm.vmin).any())
+    bar = fresh.figure.colorbar(picture, ax=fresh, pad=0.02, fraction=0.06, extend="min" if below else "neither")
     bar.set_label(table.attrs["label"], fontsize=9)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8)
+    bar.ax.tick_params(labelsize=8.5)
     shape, block = [int(n) for n in np.atleast_1d(table.attrs["shape"])], tuple(table.attrs["block"])
     notes = [f"weight of {' × '.join(map(str, shape))}"]
     if tuple(block) != (1, 1):
@@ -75,5 +77,11 @@ def _colours(values: np.ndarray, quantity: str) -> dict[str, Any]:
         return {"cmap": "RdBu_r", "norm": Normalize(-limit, limit)}
     known = values[np.isfinite(values) & (values > 0)]
     if quantity == "signal_to_noise" and known.size and known.min() < known.max():
-        return {"cmap": "viridis", "norm": LogNorm(np.quantile(known, 0.01), known.max(), clip=True)}
+        return {"cmap": "viridis", "norm": _above_floor(known)}
     return {"cmap": "viridis"}
+
+
+def _above_floor(known: np.ndarray) -> LogNorm:
+    """Return a logarithmic scale that weights of no signal do not stretch over forty decades."""
+    low = max(float(np.quantile(known, 0.01)), FLOOR)
+    return LogNorm(low, max(float(known.max()), 2 * low), clip=True)

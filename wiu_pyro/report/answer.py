@@ -1,7 +1,8 @@
 """The answer in one paragraph, computed from the layer tables: where the uncertainty is, and how far to trust it.
 
 "Determined" is measured by contraction, 1 − variance / prior variance averaged over a layer's weights: unlike the sd it
-does not change when one layer is scaled up and the next one down together with their priors.
+does not change when one layer is scaled up and the next one down together with their priors. All posteriors are held
+side by side by the conditional one; the marginal one stands beside it where there are correlations.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from wiu_pyro.report.posterior import Posterior
 __all__ = ["TIE", "Answer", "answer", "rank_agreement"]
 
 TIE = 0.01  # two layers whose contraction differs by less are not ranked
+FAR = 1.5  # posteriors whose contractions of a layer differ by this factor do not agree on its size
+BASIS = (
+    "Share of the prior variance that the data remove, averaged over a layer's weights, each taken with all others "
+    "known (conditional contraction):"
+)
 
 
 @dataclass(frozen=True)
@@ -27,20 +33,28 @@ class Answer:
     ----------
     headline : str
         One sentence.
+    basis : str
+        What the figures of the lines are.
+    lines : tuple of (str, str)
+        Each posterior and its figures.
     sentences : tuple of str
-        What it rests on, posterior by posterior.
+        Whether the posteriors agree.
     caveats : tuple of str
         What a reader must know before using it; empty where there is nothing.
     """
 
     headline: str
-    sentences: tuple[str, ...]
-    caveats: tuple[str, ...]
+    basis: str = ""
+    lines: tuple[tuple[str, str], ...] = ()
+    sentences: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """All of it as one paragraph."""
-        return " ".join((self.headline, *self.sentences, *self.caveats))
+        figures = "; ".join(f"{name} {line}" for name, line in self.lines)
+        parts = (self.headline, self.basis, f"{figures}." if figures else "", *self.sentences, *self.caveats)
+        return " ".join(part for part in parts if part)
 
 
 def answer(posteriors: Sequence[Posterior]) -> Answer:
@@ -55,17 +69,21 @@ def answer(posteriors: Sequence[Posterior]) -> Answer:
     Answer
     """
     if not posteriors:
-        return Answer("There is no posterior to answer from.", (), ())
+        return Answer("There is no posterior to answer from.")
     known = [posterior for posterior in posteriors if np.isfinite(posterior.column("contraction")).any()]
     if not known:
-        return Answer("No layer has a posterior to rank: all are point estimates.", (), tuple(_small_print(posteriors)))
+        caveats = tuple(_small_print(posteriors))
+        return Answer("No layer has a posterior to rank: all are point estimates.", caveats=caveats)
     trusted = [posterior for posterior in known if posterior.converged != "no"]
     basis = trusted or known
-    sentences = [_extremes(posterior) for posterior in known]
     ranked = [posterior for posterior in basis if _tells_layers_apart(posterior)]
-    if len(ranked) > 1:
-        sentences.append(rank_agreement(ranked))
-    return Answer(_headline(basis), tuple(sentences), tuple(_caveats(known, trusted)))
+    return Answer(
+        _headline(basis),
+        basis=BASIS,
+        lines=tuple((f"{posterior.name}{posterior.mark}", _extremes(posterior)) for posterior in known),
+        sentences=(rank_agreement(ranked),) if len(ranked) > 1 else (),
+        caveats=tuple([*_size_caveat(basis), *_caveats(known, trusted)]),
+    )
 
 
 def _headline(posteriors: Sequence[Posterior]) -> str:
@@ -96,16 +114,45 @@ def _least(posterior: Posterior) -> str:
 
 
 def _extremes(posterior: Posterior) -> str:
-    contraction = posterior.column("contraction")
-    most, least = int(np.nanargmax(contraction)), int(np.nanargmin(contraction))
-    layers, who = posterior.layers, f"{posterior.name}{posterior.mark}"
-    removed = f"{percent(contraction[most])} of the prior variance of '{layers[most]}'"
-    if most == least:
-        return f"{who}: the data remove {removed}."
-    if contraction[most] - contraction[least] < TIE:
-        return f"{who}: the data remove about as much of the prior variance in all layers."
-    kept = f"{percent(contraction[least])} of that of '{layers[least]}'"
-    return f"{who}: the data remove {removed}, but only {kept}."
+    """Return the contraction of the least and the most determined layer, the marginal one too where there is one."""
+    values, layers = posterior.like_with_like, posterior.layers
+    most, least = int(np.nanargmax(values)), int(np.nanargmin(values))
+    if len(layers) > 1 and values[most] - values[least] < TIE:
+        return f"about {percent(values[most])} in all layers{_kind(posterior)}"
+    ends = [least] if least == most else [least, most]
+    words = ", ".join(f"{percent(values[i])} in '{layers[i]}'" for i in ends)
+    if "conditional_contraction" not in posterior.table:
+        return f"{words}{_kind(posterior)}"
+    marginal = posterior.column("contraction")
+    return f"{words} (marginal: {' and '.join(percent(marginal[i]) for i in ends)})"
+
+
+def _kind(posterior: Posterior) -> str:
+    return " (marginal: it has no conditional one)" if _marginal_only(posterior) else ""
+
+
+def _marginal_only(posterior: Posterior) -> bool:
+    """Whether a posterior with correlations came without conditional sds, its moments estimated from draws."""
+    return "conditional_contraction" not in posterior.table and not posterior.table.attrs.get("factorised", 1)
+
+
+def _size_caveat(posteriors: Sequence[Posterior]) -> list[str]:
+    """Say where posteriors that may be compared put the contraction of a layer far apart."""
+    comparable = [posterior for posterior in posteriors if not _marginal_only(posterior)]
+    if len(comparable) < 2 or any(posterior.layers != comparable[0].layers for posterior in comparable):
+        return []
+    values = np.stack([posterior.like_with_like for posterior in comparable])  # (posterior, layer)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        factor = np.where((values > TIE).all(axis=0), values.max(axis=0) / values.min(axis=0), 0.0)
+    layer = int(factor.argmax())
+    if factor[layer] < FAR:
+        return []
+    low, high = int(values[:, layer].argmin()), int(values[:, layer].argmax())
+    return [
+        f"How much the data determine depends on the approximation: of '{comparable[0].layers[layer]}' "
+        f"{percent(values[low, layer])} by {comparable[low].name}, {percent(values[high, layer])} by "
+        f"{comparable[high].name}. Rely on the order of the layers, not on the size."
+    ]
 
 
 def rank_agreement(posteriors: Sequence[Posterior]) -> str:
@@ -124,13 +171,15 @@ def rank_agreement(posteriors: Sequence[Posterior]) -> str:
     if any(posterior.layers != layers for posterior in posteriors):
         return "The posteriors do not have the same layers, so their rankings are not compared."
     values = np.stack([posterior.like_with_like for posterior in posteriors])  # (posterior, layer)
-    names = " and ".join(posterior.name for posterior in posteriors)
+    names = ", ".join(posterior.name for posterior in posteriors)
     clashes = _clashes(values, layers)
     if clashes:
         return f"They do not agree on the ranking of the layers ({names}): {'; '.join(clashes)}."
     middle = values.mean(axis=0)
     order = " > ".join(f"'{layers[i]}'" for i in np.argsort(-middle, kind="stable") if np.isfinite(middle[i]))
-    return f"They agree on the ranking from most to least determined: {order} ({names}, by conditional contraction)."
+    apart = [posterior.name for posterior in posteriors if _marginal_only(posterior)]
+    by = f", of {', '.join(apart)} by the marginal one" if apart else ""
+    return f"They agree on the ranking from most to least determined: {order} ({names}{by})."
 
 
 def _clashes(values: np.ndarray, layers: Sequence[str]) -> list[str]:
@@ -156,6 +205,12 @@ def _caveats(posteriors: Sequence[Posterior], trusted: Sequence[Posterior]) -> l
     unknown = [posterior.name for posterior in posteriors if posterior.converged not in ("yes", "no")]
     if unknown:
         lines.append(f"Convergence was not assessed for {', '.join(unknown)}.")
+    factorised = [posterior.name for posterior in posteriors if "contraction_sum" in posterior.table]
+    if factorised:
+        lines.append(
+            "A conditional figure takes all other weights as known and so overstates what the data say about a weight "
+            f"by itself: that is the marginal one, which {', '.join(factorised)} cannot give."
+        )
     lines += _small_print(posteriors)
     return lines
 
@@ -169,5 +224,8 @@ def _small_print(posteriors: Sequence[Posterior]) -> list[str]:
     if tempered:
         lines.append(f"Tempered posterior (T = {', '.join(map(str, sorted(tempered)))}): not the Bayes posterior.")
     if len(posteriors[0].layers) > 1 and all(posterior.table.sizes.get("chain", 1) < 2 for posterior in posteriors):
-        lines.append("One network was trained; whether another seed would rank the layers the same is not tested here.")
+        lines.append(
+            "All of it describes one network, trained once; whether another seed would rank the layers the same is not "
+            "tested here."
+        )
     return lines

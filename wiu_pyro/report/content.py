@@ -13,7 +13,10 @@ HALF = 600  # beyond which it takes half a row
 
 @dataclass(frozen=True)
 class Table:
-    """A table of finished cells; the first cell of a row names it, columns in `words` hold text."""
+    """A table of finished cells; the first cell of a row names it, columns in `words` hold text.
+
+    What follows a line break in a cell is shown small below it.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -24,12 +27,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture inside the page (`source` is a data URI), its size in CSS pixels, and its caption."""
+    """A picture inside the page (`source` is a data URI), its size in CSS pixels, what it is of, and what it shows.
+
+    `name` says of which posteriors it is, `caption` what to see in it, `alt` what kind of drawing it is.
+    """
 
     source: str
-    caption: str
+    name: str
     width: int
     height: int
+    caption: str = ""
+    alt: str = ""
 
     @property
     def wide(self) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from wiu_pyro import plots
-from wiu_pyro.errors import SchemaError
+from wiu_pyro.errors import DataError, SchemaError
+from wiu_pyro.report.captions import ALTS, caption
 from wiu_pyro.report.content import Figure, FigureGroup, Section
 from wiu_pyro.report.posterior import Posterior
 
@@ -35,23 +36,27 @@ NOTES = {
     "compare-layers": "Like beside like: conditional figures of all posteriors, marginal ones of those that have them.",
     "layer-uncertainty": "Each ridge is the distribution over a layer's weights, scaled to its own peak; the bar spans "
     "5 to 95 % of them, the dot is the median.",
-    "weight-heatmap": "Rows are outputs, columns inputs; weights of a large layer are averaged in blocks.",
+    "weight-heatmap": "Rows are outputs, columns inputs; weights of a large layer are averaged in blocks. Each picture "
+    "has its own colour scale.",
     "input-map": "Where the images never vary, the data say nothing and the sd stays at the prior's.",
-    "loss": "−ELBO summed over the data, by epoch. The convergence check looks at the shaded tail, and at "
-    "the last tenth of the epochs before the learning rate falls.",
+    "loss": "−ELBO summed over the data, by epoch; the sentence is the fit's own verdict. It compares the means over "
+    "the last tenth of the epochs and the tenth before, and the same of the epochs before the learning rate falls.",
     "reliability": "Accuracy against confidence: on the diagonal, the probabilities can be taken at their word.",
     "risk-coverage": "Error rate among the images answered, when the most uncertain are declined first.",
     "declined-images": "The images declined first, with the interval of the predicted class's probability.",
 }
 
 
-def embedded(drawing: Any, caption: str) -> Figure:
+def embedded(drawing: Any, name: str, *, caption: str = "", alt: str = "") -> Figure:
     """Return a matplotlib drawing as a picture inside the page, and close it.
 
     Parameters
     ----------
     drawing : Figure, Axes, or array of Axes
-    caption : str
+    name : str
+        Of which posteriors it is.
+    caption, alt : str
+        What to see in it; what kind of drawing it is.
 
     Returns
     -------
@@ -66,7 +71,8 @@ def embedded(drawing: Any, caption: str) -> Figure:
     content = picture.getvalue()
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))  # of the PNG's IHDR
     source = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-    return Figure(source, caption, round(width * CSS_DPI / DPI), round(height * CSS_DPI / DPI))
+    size = round(width * CSS_DPI / DPI), round(height * CSS_DPI / DPI)
+    return Figure(source, name, *size, caption=caption, alt=alt)
 
 
 def figure_of(drawing: Any) -> MatplotlibFigure:
@@ -94,10 +100,11 @@ def drawn(kind: str, posterior: Posterior, **options: Any) -> Figure | None:
     """
     try:
         drawing = plots.KINDS[kind](posterior.idata, **options)
-    except SchemaError:
+    except (SchemaError, DataError):
         return None
     what = f", layer {options['layer']}" if options.get("layer") else ""
-    return embedded(drawing, f"{posterior.name}{what}")
+    alt = ALTS.get(kind, TITLES.get(kind, kind.replace("-", " ").capitalize()))
+    return embedded(drawing, f"{posterior.name}{what}", caption=caption(kind, posterior, **options), alt=alt)
 
 
 def figure_section(posteriors: Sequence[Posterior]) -> Section:
@@ -105,8 +112,7 @@ def figure_section(posteriors: Sequence[Posterior]) -> Section:
     groups = []
     for kind in plots.KINDS:
         if kind not in ELSEWHERE:
-            figures = tuple(figure for posterior in posteriors for figure in _all_of(kind, posterior))
-            groups.append(figure_group(kind, figures))
+            groups.append(figure_group(kind, _all_of(kind, posteriors)))
     return Section("figures", "Inside the layers", figure_groups=tuple(group for group in groups if group.figures))
 
 
@@ -117,14 +123,14 @@ def figure_group(kind: str, figures: Sequence[Figure | None]) -> FigureGroup:
     for figure in figures:
         if figure is not None:
             known = once.get(figure.source)
-            once[figure.source] = replace(known, caption=f"{known.caption}, {figure.caption}") if known else figure
+            once[figure.source] = replace(known, name=f"{known.name}, {figure.name}") if known else figure
     return FigureGroup(title, tuple(once.values()), NOTES.get(kind, ""))
 
 
 def answer_figures(posteriors: Sequence[Posterior]) -> FigureGroup:
     """Return the picture that belongs to the answer: the posteriors side by side, or the only one's layers."""
     if len(posteriors) == 1:
-        return FigureGroup("", tuple(_all_of("layer-uncertainty", posteriors[0])), NOTES["layer-uncertainty"])
+        return FigureGroup("", tuple(_all_of("layer-uncertainty", posteriors)), NOTES["layer-uncertainty"])
     return _side_by_side(posteriors)
 
 
@@ -133,13 +139,19 @@ def _side_by_side(posteriors: Sequence[Posterior]) -> FigureGroup:
         drawing = plots.compare_layers({posterior.name: posterior.idata for posterior in posteriors})
     except SchemaError:
         return FigureGroup("", ())
-    return FigureGroup("", (embedded(drawing, "The posteriors side by side"),), NOTES["compare-layers"])
+    seen = (
+        "Further right in the contraction panels, the data determine the layer more; in the KL panel they moved it "
+        "further from its prior. Hollow marks are fits that had not converged."
+    )
+    figure = embedded(drawing, "The posteriors side by side", caption=seen, alt=ALTS["compare-layers"])
+    return FigureGroup("", (figure,), NOTES["compare-layers"])
 
 
-def _all_of(kind: str, posterior: Posterior) -> list[Figure]:
-    """Return one plot, or one per layer for the first few layers where the plot shows one layer."""
+def _all_of(kind: str, posteriors: Sequence[Posterior]) -> list[Figure]:
+    """Return one plot a posterior; of a plot that shows one layer, one for each of the first few layers as well."""
     if kind not in PER_LAYER:
-        found = [drawn(kind, posterior)]
+        found = [drawn(kind, posterior) for posterior in posteriors]
     else:
-        found = [drawn(kind, posterior, layer=layer) for layer in posterior.layers[:MOST_LAYERS]]
+        layers = dict.fromkeys(layer for posterior in posteriors for layer in posterior.layers[:MOST_LAYERS])
+        found = [drawn(kind, posterior, layer=layer) for layer in layers for posterior in posteriors]
     return [figure for figure in found if figure is not None]

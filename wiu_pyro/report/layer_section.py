@@ -11,7 +11,7 @@ from wiu_pyro import diagnostics
 from wiu_pyro.errors import SchemaError
 from wiu_pyro.report.columns import COLUMNS, Column, columns_of, layer_rows
 from wiu_pyro.report.content import Section, Table
-from wiu_pyro.report.numbers import number, percent
+from wiu_pyro.report.numbers import number, percent, ratio
 from wiu_pyro.report.posterior import Posterior
 
 __all__ = ["layer_section"]
@@ -41,13 +41,14 @@ def _own_table(posterior: Posterior) -> Table:
 
 
 def _cell(column: Column, row: Mapping[str, Any]) -> str:
-    """Write one cell: shares in percent, a median with its 5 % to 95 % quantiles."""
+    """Write one cell: shares in percent, a median with its 5 % to 95 % quantiles on a second line."""
     value = row[column.name]
     if column.name in SHARES:
         return percent(value)
     ends = [row.get(column.name.replace("_q50", end)) for end in ("_q05", "_q95")]
     if column.name.endswith("_q50") and None not in ends:
-        return f"{number(value)} ({number(ends[0])}–{number(ends[1])})"
+        show = ratio if column.name.startswith("snr") else number
+        return f"{show(value)}\n{show(ends[0])} – {show(ends[1])}"
     return number(value)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MISSING", "bytes_in_words", "estimate", "number", "percent", "plain", "seconds_in_words"]
+__all__ = ["MISSING", "bytes_in_words", "estimate", "number", "percent", "plain", "ratio", "seconds_in_words"]
 
 MISSING = "–"
 
@@ -40,6 +40,21 @@ def number(value: Any, digits: int = 3) -> str:
         return f"{float(value):.{digits - 1}g}"
     decimals = max(0, digits - 1 - math.floor(math.log10(size))) if size else 0
     return f"{float(value):,.{decimals}f}"
+
+
+def ratio(value: Any) -> str:
+    """Write a ratio whose size below a thousandth means nothing, as of a weight without signal.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> [ratio(v) for v in (1.2e-41, 0.0, 0.113, float("nan"))]
+    ['< 0.001', '< 0.001', '0.113', '–']
+    """
+    return "< 0.001" if value is not None and abs(value) < 1e-3 else number(value)
 
 
 def percent(value: Any, decimals: int = 1) -> str:

@@ -17,6 +17,7 @@ from wiu_pyro.report.content import Alert, Section
 from wiu_pyro.report.figures import answer_figures, figure_section
 from wiu_pyro.report.folder import RunFolder, written_aside
 from wiu_pyro.report.layer_section import layer_section
+from wiu_pyro.report.more import more_section
 from wiu_pyro.report.posterior import Posterior, convergence_sentence
 from wiu_pyro.report.prediction import declined_section, prediction_section
 from wiu_pyro.report.setup import convergence_section, coverage_section, reproduce_section, setup_section
@@ -72,7 +73,11 @@ def render(
     """
     missing = dict(missing or {})
     environment = Environment(
-        loader=PackageLoader("wiu_pyro.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("wiu_pyro.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_unbroken,
     )
     heading, subtitle = _titles(posteriors, record)
     return environment.get_template("report.html.jinja").render(
@@ -87,6 +92,11 @@ def render(
         alerts=_alerts(posteriors, record, missing),
         sections=[Section("answer", "The answer"), *_sections(posteriors, record, missing)],
     )
+
+
+def _unbroken(value: Any) -> Any:
+    """Keep a percent sign on the line of its number."""
+    return value.replace(" %", "\u00a0%") if type(value) is str else value
 
 
 def _version() -> str:
@@ -131,6 +141,7 @@ def _sections(posteriors: Sequence[Posterior], record: Mapping[str, Any], missin
             figure_section(posteriors),
             prediction_section(posteriors),
             declined_section(posteriors),
+            more_section(posteriors),
             convergence_section(posteriors),
         ]
     sections += [coverage_section(posteriors, missing), reproduce_section(posteriors, record)]

@@ -13,6 +13,7 @@ from wiu_pyro.report.posterior import Posterior, convergence_sentence
 __all__ = ["convergence_section", "coverage_section", "reproduce_section", "setup_section"]
 
 Record = Mapping[str, Any]
+LONG = 44  # letters beyond which a fact takes a line of its own, after the short ones
 
 
 def setup_section(posteriors: Sequence[Posterior], record: Record) -> Section:
@@ -35,9 +36,9 @@ def setup_section(posteriors: Sequence[Posterior], record: Record) -> Section:
         ("Time for all of it", seconds_in_words(record.get("seconds"))),
         ("Peak memory", bytes_in_words(record.get("peak_memory_bytes"))),
     ]
-    shown = tuple((label, value) for label, value in facts if value != MISSING)
+    shown = sorted(((label, value) for label, value in facts if value != MISSING), key=lambda fact: len(fact[1]) > LONG)
     tables = (_posterior_table(posteriors, record),) if posteriors else ()
-    return Section("setup", "What was fitted on what", facts=shown, tables=tables)
+    return Section("setup", "What was fitted on what", facts=tuple(shown), tables=tables)
 
 
 def _text(value: Any) -> str:

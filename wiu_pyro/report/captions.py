@@ -1,0 +1,144 @@
+"""What to see in each figure, in words and numbers; and what kind of drawing it is, for a reader who cannot see it.
+
+A kind of plot without an entry is captioned with the posterior's name alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from wiu_pyro import diagnostics
+from wiu_pyro.report.numbers import number, percent
+from wiu_pyro.report.posterior import Posterior, convergence_sentence
+
+__all__ = ["ALTS", "caption"]
+
+ALTS = {
+    "compare-layers": "Layers by posteriors, one mark each, in panels of conditional contraction, marginal contraction "
+    "and KL per weight",
+    "layer-uncertainty": "Distributions over the weights of each layer, of sd / prior sd, contraction and "
+    "signal-to-noise",
+    "weight-heatmap": "Heat map of sd / prior sd, outputs by inputs",
+    "input-map": "Image of the first layer's sd / prior sd at each pixel, beside the sd of the pixel over the images",
+    "loss": "Curve of the loss by epoch",
+    "reliability": "Bars of accuracy by confidence, with the number of images below",
+    "risk-coverage": "Curve of the error rate against the share of images answered",
+    "declined-images": "The images declined first, with predicted class and probability",
+}
+ANSWERED = 0.9  # share of images at which the risk-coverage curve is read off
+AT_PRIOR = 0.01
+
+
+def caption(kind: str, posterior: Posterior, **options: Any) -> str:
+    """Return what to see in one figure of a posterior.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `wiu_pyro.plots.KINDS`.
+    posterior : Posterior
+    **options
+        What the plot was drawn with.
+
+    Returns
+    -------
+    str
+        A sentence or two; empty for a kind nothing is known of.
+    """
+    return _CAPTIONS[kind](posterior, **options) if kind in _CAPTIONS else ""
+
+
+def _layers(posterior: Posterior) -> str:
+    ratio, layers = posterior.column("sd_to_prior"), posterior.layers
+    order = np.argsort(-ratio, kind="stable")
+    ends = order if len(order) <= 3 else order[[0, -1]]
+    medians = ", ".join(f"{number(ratio[i])} in {layers[i]}" for i in ends)
+    return (
+        f"Median sd / prior sd: {medians}. Weights at 1 in the left panel, 0 in the middle one, are still the prior's."
+    )
+
+
+def _heatmap(posterior: Posterior, layer: str | None = None) -> str:
+    one = _first(diagnostics.weight_map(posterior.idata, layer))
+    across = {"outputs (rows)": float(one["output_share"]), "inputs (columns)": float(one["input_share"])}
+    if not np.isfinite(list(across.values())).all():
+        return "All weights of the layer have the same sd."
+    most, other = sorted(across, key=lambda name: -across[name])
+    rest = max(0.0, 1 - sum(across.values()))
+    return (
+        f"The weights differ most between {most}: {percent(across[most], 0)} of the variation; between {other} "
+        f"{percent(across[other], 0)}; the rest, {percent(rest, 0)}, from weight to weight."
+    )
+
+
+def _input_map(posterior: Posterior) -> str:
+    one = _first(diagnostics.input_map(posterior.idata))
+    ratio = one["sd_to_prior"].values
+    at_prior = np.abs(ratio - 1) <= AT_PRIOR
+    text = (
+        f"{number(ratio.min())} at the pixel the data determine most; {int(at_prior.sum())} of {ratio.size} pixels are "
+        "within 1 % of the prior"
+    )
+    if "pixel_sd" not in one:
+        return f"{text}."
+    dead = one["pixel_sd"].values == 0
+    return (
+        f"{text}, among them {int((at_prior & dead).sum())} of the {int(dead.sum())} that are the same in all images."
+    )
+
+
+def _loss(posterior: Posterior) -> str:
+    verdict = convergence_sentence(posterior.attrs)
+    return f"{verdict} Shaded: the last tenth of the epochs and the tenth before, each with its mean."
+
+
+def _reliability(posterior: Posterior) -> str:
+    one = _first(diagnostics.predictive(posterior.idata))
+    count = one["bin_count"].values
+    confidence = float(np.nansum(one["bin_confidence"].values * count) / count.sum())
+    accuracy = float(one["accuracy"])
+    word = "more often than it says" if accuracy > confidence else "less often than it says"
+    return (
+        f"Right in {percent(accuracy)} of images at a mean confidence of {percent(confidence)}: {word}. Bars above the "
+        "diagonal are too unsure, bars below it too sure."
+    )
+
+
+def _risk_coverage(posterior: Posterior) -> str:
+    one = _first(diagnostics.predictive(posterior.idata))
+    place = int(np.abs(one["coverage"].values - ANSWERED).argmin())
+    risk = one["risk"].values
+    text = (
+        f"Answering the surest {percent(ANSWERED, 0)} of images brings the error rate from {percent(risk[-1], 2)} to "
+    )
+    text += percent(risk[place], 2)
+    if "point_risk" in one:
+        text += f"; that of the point estimate to {percent(one['point_risk'].values[place], 2)}"
+    return f"{text}."
+
+
+def _declined(posterior: Posterior) -> str:
+    one = _first(diagnostics.predictive(posterior.idata, num_declined=12))
+    wrong = int((one["declined_label"] != one["declined_predicted"]).sum())
+    share = 1 - float(one["accuracy"])
+    return f"{wrong} of these {one.sizes['rank']} are classified wrong, against {percent(share)} of all images."
+
+
+def _first(table: xr.Dataset) -> xr.Dataset:
+    """Return the table of the first chain: the one that is drawn."""
+    return table.isel(chain=0) if "chain" in table.dims else table
+
+
+_CAPTIONS: dict[str, Callable[..., str]] = {
+    "layer-uncertainty": _layers,
+    "weight-heatmap": _heatmap,
+    "input-map": _input_map,
+    "loss": _loss,
+    "reliability": _reliability,
+    "risk-coverage": _risk_coverage,
+    "declined-images": _declined,
+}
