@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import roc_auc_score
 
 from wiu_pyro.errors import DataError
 from wiu_pyro.metrics.checks import finite_vector
@@ -41,6 +40,8 @@ def auroc(scores: ArrayLike, positive: ArrayLike) -> float:
     >>> auroc([0.1, 0.4, 0.9], [False, True, True])
     1.0
     """
+    from sklearn.metrics import roc_auc_score  # a second or two, which reading a layer table need not wait for
+
     values, kind = finite_vector(scores, name="scores"), np.asarray(positive)
     if kind.shape != values.shape or not np.isin(kind, [0, 1]).all() or np.unique(kind).size < 2:
         raise DataError(

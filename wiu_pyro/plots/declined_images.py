@@ -48,7 +48,9 @@ def declined_images(idata: Any, *, num_images: int = 12, chain: int = 0, ax: Axe
     if "declined" not in table:
         raise SchemaError("A classifier's predictions are needed to decline images, but these are a regression's.")
     rows = -(-table.sizes["rank"] // COLUMNS)
-    fresh = new_axes(ax, (9, 0.5 + 1.8 * rows))
+    height = 0.8 + 1.8 * rows
+    margins = {"left": 0.01, "right": 0.99, "top": 1 - 0.65 / height, "bottom": 0.25 / height}
+    fresh = new_axes(ax, (9, height), margins=margins)
     panels = grid_of_axes(fresh, (rows, COLUMNS), gap=(0.34, 0.12))
     names = schema.dataset(idata, "observed_data").attrs.get("class_names")
     for place, panel in enumerate(panels):

@@ -18,9 +18,8 @@ from wiu_pyro.plots.style import GREY, as_table, chains, colours, new_axes, note
 __all__ = ["layer_uncertainty"]
 
 PANELS = ("sd_to_prior", "contraction", "signal_to_noise")
-HEIGHT = 0.82
-ROW = 0.5
-PAPER = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
+HEIGHT = 0.66  # of a ridge, in rows; above it stands the note
+ROW = 0.55  # inches
 
 
 def layer_uncertainty(source: Any, metric: str | None = None, *, ax: Axes | None = None) -> Figure | Axes:
@@ -115,4 +114,4 @@ def _note_share(ax: Axes, table: xr.Dataset, layer: str, base: int) -> None:
     share = float(table[name].sel(layer=layer).mean())
     if share >= 0.005:
         text = f"{100 * share:.0f} % of weights {words}"
-        ax.text(0.02, base + 0.6, text, transform=ax.get_yaxis_transform(), fontsize=8.5, color=GREY, bbox=PAPER)
+        ax.text(0.02, base + HEIGHT + 0.03, text, transform=ax.get_yaxis_transform(), fontsize=8.5, color=GREY)

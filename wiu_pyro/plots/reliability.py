@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -12,9 +11,11 @@ from matplotlib.ticker import LogLocator
 
 from wiu_pyro.diagnostics import predictive
 from wiu_pyro.errors import SchemaError
-from wiu_pyro.plots.style import COLOURS, GREY, as_table, chains, note_convergence, tidy, title
+from wiu_pyro.plots.style import COLOURS, GREY, as_table, chains, new_axes, note_convergence, tidy, title
 
 __all__ = ["reliability"]
+
+MARGINS = {"left": 0.14, "right": 0.96, "bottom": 0.325, "top": 0.87}  # room for the counts below
 
 
 def reliability(source: Any, *, chain: int = 0, ax: Axes | None = None) -> Axes:
@@ -44,7 +45,7 @@ def reliability(source: Any, *, chain: int = 0, ax: Axes | None = None) -> Axes:
         raise SchemaError(
             "A classifier's predictions are needed for a reliability diagram, but these are a regression's."
         )
-    fresh = ax if ax is not None else _room_below((4.4, 4.4))
+    fresh = new_axes(ax, (4.4, 4.4), margins=MARGINS)
     filled = np.flatnonzero(table["bin_count"].values)
     one = table.isel(bin=filled)
     left, width = one["bin_left"].values, (one["bin_right"] - one["bin_left"]).values
@@ -65,15 +66,9 @@ def reliability(source: Any, *, chain: int = 0, ax: Axes | None = None) -> Axes:
     return fresh
 
 
-def _room_below(size: tuple[float, float]) -> Axes:
-    """Return the axes of a new figure that has room for the counts below them."""
-    _, ax = plt.subplots(figsize=size, gridspec_kw={"left": 0.14, "right": 0.96, "bottom": 0.31, "top": 0.87})
-    return ax
-
-
 def _counts(ax: Axes, table: xr.Dataset, bars: dict[str, Any]) -> None:
     """Draw the number of images in each bin below the axes, on a logarithmic scale that ends at the largest."""
-    counts = ax.inset_axes((0, -0.3, 1, 0.26), sharex=ax)
+    counts = ax.inset_axes((0, -0.34, 1, 0.26), sharex=ax)
     number = table["bin_count"].values
     counts.bar(table["bin_left"].values, number, color=GREY, **bars)
     counts.set_yscale("log")

@@ -5,7 +5,7 @@ The colours are those of Okabe and Ito (2008), which readers with any colour vis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -60,11 +60,12 @@ def chains(table: xr.Dataset) -> list[xr.Dataset]:
     return [table.isel(chain=i) for i in range(table.sizes["chain"])] if "chain" in table.dims else [table]
 
 
-def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """Return the axes given, or those of a new figure of `size` inches."""
+def new_axes(ax: Axes | None, size: tuple[float, float], *, margins: Mapping[str, float] | None = None) -> Axes:
+    """Return the axes given, or those of a new figure of `size` inches, with margins as found or as shares of it."""
     if ax is not None:
         return ax
-    _, fresh = plt.subplots(figsize=size, layout="constrained")
+    options: dict[str, Any] = {"layout": "constrained"} if margins is None else {"gridspec_kw": margins}
+    _, fresh = plt.subplots(figsize=size, **options)
     return fresh
 
 

@@ -61,7 +61,7 @@ def weight_heatmap(
     fresh.set_xlabel("input" if len(shape) == 2 else "input channel and kernel position")
     fresh.set_ylabel("output")
     fresh.tick_params(labelsize=9)
-    note_convergence(fresh, table.attrs)
+    note_convergence(fresh, table.attrs, lift=14)
     return fresh
 
 

@@ -77,8 +77,9 @@ def answer(posteriors: Sequence[Posterior]) -> Answer:
     trusted = [posterior for posterior in known if posterior.converged != "no"]
     basis = trusted or known
     ranked = [posterior for posterior in basis if _tells_layers_apart(posterior)]
+    opening = "" if trusted else "Provisional, for no fit had converged: "
     return Answer(
-        _headline(basis),
+        f"{opening}{_headline(basis)}",
         basis=BASIS,
         lines=tuple((f"{posterior.name}{posterior.mark}", _extremes(posterior)) for posterior in known),
         sentences=(rank_agreement(ranked),) if len(ranked) > 1 else (),

@@ -80,8 +80,8 @@ def _input_map(posterior: Posterior) -> str:
     ratio = one["sd_to_prior"].values
     at_prior = np.abs(ratio - 1) <= AT_PRIOR
     text = (
-        f"{number(ratio.min())} at the pixel the data determine most; {int(at_prior.sum())} of {ratio.size} pixels are "
-        "within 1 % of the prior"
+        f"sd / prior sd is {number(ratio.min())} at the pixel the data determine most; {int(at_prior.sum())} of "
+        f"{ratio.size} pixels are within 1 % of the prior"
     )
     if "pixel_sd" not in one:
         return f"{text}."

@@ -19,6 +19,7 @@ from wiu_pyro.report.posterior import Posterior
 __all__ = ["answer_figures", "drawn", "embedded", "figure_group", "figure_of", "figure_section"]
 
 DPI = 150
+COMPRESSION = 2  # of 9: a tenth larger than at 6, in a third less time
 CSS_DPI = 96
 MOST_LAYERS = 3  # of one posterior, in plots that show one layer
 PER_LAYER = ("weight-heatmap",)
@@ -66,7 +67,7 @@ def embedded(drawing: Any, name: str, *, caption: str = "", alt: str = "") -> Fi
 
     figure = figure_of(drawing)
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI, facecolor="white")
+    figure.savefig(picture, format="png", dpi=DPI, facecolor="white", pil_kwargs={"compress_level": COMPRESSION})
     plt.close(figure)
     content = picture.getvalue()
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))  # of the PNG's IHDR

@@ -118,14 +118,16 @@ def _titles(posteriors: Sequence[Posterior], record: Mapping[str, Any]) -> tuple
 
 
 def _alerts(posteriors: Sequence[Posterior], record: Mapping[str, Any], missing: Mapping[str, str]) -> list[Alert]:
+    unsettled: dict[str, list[str]] = {}  # Laplace posteriors share the fit of one point estimate
+    for posterior in posteriors:
+        if posterior.converged == "no":
+            unsettled.setdefault(convergence_sentence(posterior.attrs), []).append(posterior.name)
     alerts = [
         Alert(
-            f"{posterior.name}:",
-            f"{convergence_sentence(posterior.attrs)} Its uncertainties show a stage of training: do not rely on them. "
-            "Train longer with --epochs.",
+            f"{', '.join(names)}:",
+            f"{sentence} Such uncertainties show a stage of training: do not rely on them. Train longer with --epochs.",
         )
-        for posterior in posteriors
-        if posterior.converged == "no"
+        for sentence, names in unsettled.items()
     ]
     alerts += [Alert(f"{name} is missing:", reason) for name, reason in missing.items()]
     if not record.get("finished", True):
