@@ -48,9 +48,7 @@ def declined_images(idata: Any, *, num_images: int = 12, chain: int = 0, ax: Axe
     if "declined" not in table:
         raise SchemaError("A classifier's predictions are needed to decline images, but these are a regression's.")
     rows = -(-table.sizes["rank"] // COLUMNS)
-    height = 0.8 + 1.8 * rows
-    margins = {"left": 0.01, "right": 0.99, "top": 1 - 0.65 / height, "bottom": 0.25 / height}
-    fresh = new_axes(ax, (9, height), margins=margins)
+    fresh = new_axes(ax, (9, 0.9 + 1.8 * rows), margins=(0.09, 0.09, 0.25, 0.75))
     panels = grid_of_axes(fresh, (rows, COLUMNS), gap=(0.34, 0.12))
     names = schema.dataset(idata, "observed_data").attrs.get("class_names")
     for place, panel in enumerate(panels):
@@ -92,5 +90,5 @@ def _name(label: int, names: Any) -> str:
 
 
 def _legend(table: xr.Dataset) -> str:
-    interval = f", {float(table.attrs['interval']):.0%} interval" if "declined_lower" in table else ""
+    interval = f", {100 * float(table.attrs['interval']):g} % interval" if "declined_lower" in table else ""
     return f"predicted class (and the right one where it is another); its probability{interval}"

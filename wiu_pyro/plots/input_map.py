@@ -36,7 +36,7 @@ def input_map(source: Any, *, chain: int = 0, ax: Axes | None = None) -> Axes:
     table = as_table(source, diagnostics.input_map)
     one = chains(table)[chain]
     maps = _maps(one)
-    fresh = new_axes(ax, (3.6 * len(maps), 3.3))
+    fresh = new_axes(ax, (3.6 * len(maps), 3.3), margins=(0.4, 0.75, 0.35, 0.5))
     panels = grid_of_axes(fresh, (1, len(maps)), gap=(0, 0.38))
     for panel, (text, values, colours) in zip(panels, maps, strict=True):
         picture = panel.imshow(values, interpolation="nearest", **colours)

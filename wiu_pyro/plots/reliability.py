@@ -15,7 +15,7 @@ from wiu_pyro.plots.style import COLOURS, GREY, as_table, chains, new_axes, note
 
 __all__ = ["reliability"]
 
-MARGINS = {"left": 0.14, "right": 0.96, "bottom": 0.325, "top": 0.87}  # room for the counts below
+MARGINS = (0.62, 0.18, 1.43, 0.57)  # room for the counts below
 
 
 def reliability(source: Any, *, chain: int = 0, ax: Axes | None = None) -> Axes:

@@ -5,7 +5,7 @@ The colours are those of Okabe and Ito (2008), which readers with any colour vis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -60,13 +60,30 @@ def chains(table: xr.Dataset) -> list[xr.Dataset]:
     return [table.isel(chain=i) for i in range(table.sizes["chain"])] if "chain" in table.dims else [table]
 
 
-def new_axes(ax: Axes | None, size: tuple[float, float], *, margins: Mapping[str, float] | None = None) -> Axes:
-    """Return the axes given, or those of a new figure of `size` inches, with margins as found or as shares of it."""
+def new_axes(
+    ax: Axes | None, size: tuple[float, float], *, margins: tuple[float, float, float, float] | None = None
+) -> Axes:
+    """Return the axes given, or those of a new figure.
+
+    Parameters
+    ----------
+    ax : Axes or None
+    size : (float, float)
+        Width and height in inches.
+    margins : (float, float, float, float), optional
+        Left, right, below and above, in inches; quicker than matplotlib's search for them, which is made without.
+
+    Returns
+    -------
+    Axes
+    """
     if ax is not None:
         return ax
-    options: dict[str, Any] = {"layout": "constrained"} if margins is None else {"gridspec_kw": margins}
-    _, fresh = plt.subplots(figsize=size, **options)
-    return fresh
+    if margins is None:
+        return plt.subplots(figsize=size, layout="constrained")[1]
+    (width, height), (left, right, below, above) = size, margins
+    box = {"left": left / width, "right": 1 - right / width, "bottom": below / height, "top": 1 - above / height}
+    return plt.subplots(figsize=size, gridspec_kw=box)[1]
 
 
 def grid_of_axes(ax: Axes, shape: tuple[int, int], *, gap: tuple[float, float] = (0.1, 0.1)) -> list[Axes]:

@@ -41,7 +41,7 @@ def weight_heatmap(
     table = as_table(source, weight_map, layer=layer, quantity=quantity)
     several = chains(table)
     values = several[chain]["value"].values
-    fresh = new_axes(ax, (5.6, 3.5))
+    fresh = new_axes(ax, (5.6, 3.5), margins=(0.65, 0.85, 0.5, 0.55))
     corners = (0, _end(table, 1), _end(table, 0), 0)
     picture = fresh.imshow(
         values, aspect="auto", interpolation="nearest", extent=corners, **_colours(values, table.attrs["quantity"])
