@@ -142,8 +142,10 @@ def _side_by_side(posteriors: Sequence[Posterior]) -> FigureGroup:
         return FigureGroup("", ())
     seen = (
         "Further right in the contraction panels, the data determine the layer more; in the KL panel they moved it "
-        "further from its prior. Hollow marks are fits that had not converged."
+        "further from its prior."
     )
+    if any(posterior.converged == "no" for posterior in posteriors):
+        seen += " Hollow marks are fits that had not converged."
     figure = embedded(drawing, "The posteriors side by side", caption=seen, alt=ALTS["compare-layers"])
     return FigureGroup("", (figure,), NOTES["compare-layers"])
 
