@@ -1,4 +1,4 @@
-"""A posterior in one file: one relative uncertainty per site, sd = ratio · prior sd, learned by variational inference."""
+"""A posterior in one file: one relative uncertainty per site, sd = ratio · prior sd, learned by VI."""
 
 from typing import Any
 
