@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import wiu_pyro as wiu
 from wiu_pyro.errors import ModelError
 from wiu_pyro.nn import FanInNormal
 from wiu_pyro.nn.scripts import load_model_script, shipped_models
@@ -26,9 +27,25 @@ def test_network_has_the_layers_and_weights_it_says(name):
     assert [path for path, module in model.net.named_modules() if path] == layers
     assert sum(model.net.get_buffer(site).numel() for site in model.site_priors) == num_weights
     assert f"{num_weights:,} weights" in script.path.read_text()
-    assert isinstance(model.prior, FanInNormal)
+    first, *others = model.prior.values()
+    assert list(model.prior) == [f"{layers[0]}.weight", "*"]
+    assert first.input_mean_square < 1
+    assert others == [FanInNormal()]
     assert script.data == name.partition("_")[0]
     assert script.epochs > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("digits_mlp", "digits"),
+        *(pytest.param(name, "mnist", marks=pytest.mark.needs_data("MNIST")) for name in ("mnist_mlp", "mnist_lenet")),
+    ],
+)
+def test_prior_of_the_first_layer_knows_the_pixels_mean_square(name, data):
+    images = wiu.datasets.load(data, split="train", download=False).images
+    prior = next(iter(load_model_script(name).build(10, 1, tuple(images.shape[2:])).prior.values()))
+    assert prior.input_mean_square == pytest.approx(images.square().mean().item(), rel=0.02)
 
 
 @pytest.mark.parametrize(("channels", "size", "classes"), [(3, (32, 32), 10), (1, (20, 14), 4)])
