@@ -133,7 +133,7 @@ class FanInNormal(Prior):
 
     Examples
     --------
-    >>> first = {"fc1.weight": FanInNormal(input_mean_square=0.1), "*": FanInNormal()}  # MNIST, pixels 0 … 1
+    >>> first = {"fc1.weight": FanInNormal(input_mean_square=0.112), "*": FanInNormal()}  # MNIST, pixels 0 … 1
     """
 
     gain: float = 2.0
