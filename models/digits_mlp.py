@@ -11,7 +11,7 @@ DATA = "digits"
 EPOCHS = 150
 VI_EPOCHS = 700
 LEARNING_RATE = 5e-3
-PIXEL_MEAN_SQUARE = 0.235  # of the digits, pixels in 0 … 1; the prior of the first layer is meant for mean square 1
+PIXEL_MEAN_SQUARE = 0.235  # of the digits, pixels in 0 … 1; what the prior of the first layer is scaled for
 HIDDEN = 64
 
 

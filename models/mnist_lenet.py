@@ -12,7 +12,7 @@ import wiu_pyro as wiu
 DATA = "mnist"
 EPOCHS = 15
 VI_EPOCHS = 30
-PIXEL_MEAN_SQUARE = 0.112  # of MNIST, pixels in 0 … 1; the prior of the first layer is meant for inputs of mean square 1
+PIXEL_MEAN_SQUARE = 0.112  # of MNIST, pixels in 0 … 1; what the prior of the first layer is scaled for
 SMALLEST_SIDE = 12  # below it the second pooling has nothing left
 
 
