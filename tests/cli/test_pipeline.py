@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from wiu_pyro import schema
@@ -43,6 +44,39 @@ def finished(script, tmp_path_factory):
     code = main(["run", str(script), "--out", str(folder), "--guides", "mean-field,laplace-kfac", *OPTIONS])
     assert code == 0
     return folder
+
+
+NORMALISED = """
+import torch
+import wiu_pyro as wiu
+
+DATA = "digits"
+
+
+def build(num_classes, in_channels, image_size):
+    height, width = image_size
+    inputs = in_channels * height * width
+    layers = [torch.nn.Flatten(), torch.nn.Linear(inputs, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, num_classes)]
+    return wiu.nn.BayesianNetwork(torch.nn.Sequential(*layers), {"1.*": wiu.nn.Normal(), "*": None})
+"""
+
+
+def test_running_statistics_are_those_of_the_point_estimate_whatever_is_fitted_before(tmp_path):
+    """The posterior fitted last, and one added to a finished run, stand on the network the point estimate left.
+
+    Pyro's own guide in between must not train the point estimate's weights in place either.
+    """
+    script, point_means = tmp_path / "normalised.py", []
+    script.write_text(NORMALISED)
+    for name, guides in {"alone": "laplace-diag", "after": "mean-field,auto-normal,laplace-kfac,laplace-diag"}.items():
+        folder = tmp_path / name
+        assert main(["run", str(script), "--out", str(folder), "--guides", guides, *OPTIONS]) == 0
+        point_means.append(load(folder / "posteriors" / "laplace-diag.nc")["predictive_linearised"]["point_mean"])
+    resumed = ["run", str(script), "--out", str(tmp_path / "alone"), "--guides", "laplace-kfac", "--resume", *OPTIONS]
+    assert main(resumed) == 0
+    kfac = load(tmp_path / "alone" / "posteriors" / "laplace-kfac.nc")["predictive_linearised"]["point_mean"]
+    for other in (point_means[1], kfac):
+        np.testing.assert_allclose(point_means[0].values, other.values, atol=1e-6)
 
 
 def record_of(folder):

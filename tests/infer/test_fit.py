@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import wiu_pyro as wiu
 from wiu_pyro.errors import CostError, CurvatureError, DataError, DeviceError, FitError, GuideError, ModelError
 from wiu_pyro.guides import AutoDiagonalLaplace, AutoFullLaplace, AutoKFACLaplace, AutoMeanField, init_to_network
-from wiu_pyro.infer import draw_weights
+from wiu_pyro.infer import draw_weights, predict
 from wiu_pyro.infer.run import _fraction
 from wiu_pyro.nn import BayesianNetwork, Normal
 from wiu_pyro.testing import linear_gaussian, small_classifier
@@ -106,6 +106,46 @@ def test_no_epochs_keep_the_running_statistics_of_a_trained_network():
     model = BayesianNetwork(net)  # in training mode, as a module is when made
     fit(AutoKFACLaplace, model=model, epochs=0)
     assert torch.equal(model.net[1].running_mean, torch.full((5,), 0.7))
+
+
+def normalised() -> BayesianNetwork:
+    """A network with running statistics, and a layer without a prior."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
+    return BayesianNetwork(net, {"3.*": Normal(), "*": None})
+
+
+@pytest.mark.parametrize("guide_class", [AutoMeanField, AutoKFACLaplace, autoguide.AutoNormal])
+def test_fit_predicts_the_same_after_another_fit_of_the_same_model(guide_class):
+    model = normalised()
+    first = fit(guide_class, model=model, epochs=3, learning_rate=0.05)
+    before = predict(first, X).mean
+    fit(guide_class, (5 * X + 3, Y), model=model, epochs=3, learning_rate=0.05, seed=1)
+    left = {name: value.clone() for name, value in model.net.state_dict().items()}
+    assert not torch.equal(model.net[1].running_mean, first.unsampled["1.running_mean"])
+    np.testing.assert_array_equal(predict(first, X).mean, before)
+    assert same(left, dict(model.net.state_dict()))
+    assert "0.weight" in first.unsampled
+    assert "3.weight" not in first.unsampled
+
+
+def test_start_at_a_fit_takes_what_has_no_prior_along():
+    model = normalised()
+    first = fit(AutoKFACLaplace, model=model, epochs=3, learning_rate=0.05)
+    fit(AutoMeanField, (5 * X + 3, Y), model=model, epochs=3, learning_rate=0.05)
+    again = fit(AutoKFACLaplace, model=model, epochs=0, start=first)
+    assert same(again.unsampled, first.unsampled)
+    torch.testing.assert_close(again.guide.get_posterior().variance, first.guide.get_posterior().variance)
+
+
+def test_sampled_fisher_follows_the_seed():
+    variances = []
+    for seed in (0, 0, 1):
+        model = network()
+        fitted = wiu.fit(model, AutoKFACLaplace(model, curvature="fisher_mc"), (X, Y), epochs=0, seed=seed)
+        variances.append(fitted.guide.get_posterior().variance)
+    assert torch.equal(variances[0], variances[1])
+    assert not torch.allclose(variances[0], variances[2])
 
 
 def test_laplace_guides_share_one_point_estimate():

@@ -135,13 +135,15 @@ def _fit_one(plan: Plan, name: str, point: PointEstimate, finished: Any = None) 
 def _fit_from(plan: Plan, name: str, point: PointEstimate) -> Any:
     """Fit one posterior from the point estimate; a Laplace guide stays there and needs the curvature alone."""
     guide_class, epochs = plan.guides[name], plan.settings.vi_epochs
+    start = {**point.weights, **point.unsampled}
     if is_laplace(guide_class):
         say(f"{name}: curvature at the point estimate ...")
-        return point.lend_training_to(_fit(plan, guide_class(plan.model), epochs=0, start=point.weights))
+        return point.lend_training_to(_fit(plan, guide_class(plan.model), epochs=0, start=start))
     say(f"{name}: {epochs} epochs ...")
     if is_own(guide_class):
-        return _fit(plan, guide_class(plan.model), epochs=epochs, start=point.weights)
-    return _fit(plan, guide_class(plan.model, init_loc_fn=point.as_initial_values()), epochs=epochs)
+        return _fit(plan, guide_class(plan.model), epochs=epochs, start=start)
+    guide = guide_class(plan.model, init_loc_fn=point.as_initial_values())
+    return _fit(plan, guide, epochs=epochs, start=point.unsampled or None)
 
 
 def _fit(plan: Plan, guide: Any, *, epochs: int, start: Any = None) -> Any:

@@ -65,19 +65,25 @@ class PointEstimate:
         −log joint, summed over the data, in nats.
     convergence : dict
         Fields of `wiu_pyro.infer.Convergence`.
+    unsampled : dict of str to Tensor
+        What the network held beside: parameters without a prior, running statistics.
     """
 
     weights: dict[str, Any]
     losses: Any
     convergence: dict[str, Any]
+    unsampled: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, fit: Any) -> PointEstimate:
         """Return the point estimate of a finished fit."""
         import torch
 
-        weights = {name: value.detach().cpu().clone() for name, value in fit.point_estimate.items()}
-        return cls(weights, torch.as_tensor(fit.losses), dataclasses.asdict(fit.convergence))
+        weights, beside = (
+            {name: value.detach().cpu().clone() for name, value in part.items()}
+            for part in (fit.point_estimate, fit.unsampled)
+        )
+        return cls(weights, torch.as_tensor(fit.losses), dataclasses.asdict(fit.convergence), beside)
 
     @classmethod
     def load(cls, path: Path) -> PointEstimate:
@@ -117,7 +123,8 @@ class PointEstimate:
         """Return the weights in the form Pyro's own guides take."""
         from pyro.infer.autoguide import init_to_value
 
-        return init_to_value(values=self.weights)
+        # copies: Pyro's guides make parameters of the very tensors they are given, and train them in place
+        return init_to_value(values={name: value.clone() for name, value in self.weights.items()})
 
     def described(self) -> dict[str, Any]:
         """Return what `run.json` says of it."""

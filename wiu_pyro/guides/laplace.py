@@ -46,7 +46,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     curvature : {"ggn", "fisher_mc", "fisher_empirical"}
         The exact generalised Gauss-Newton matrix; the Fisher by sampled labels; the empirical Fisher.
     num_fisher_samples : int
-        Labels drawn per datum, for ``"fisher_mc"``.
+        Labels drawn per datum, for ``"fisher_mc"``, from torch's global random state; `wiu_pyro.fit` seeds it.
     init_loc_fn : callable, optional
         Pyro's per-site initialisation; the network's own weights when None.
     temperature : float
@@ -162,7 +162,6 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         weights = {name: value.clone().requires_grad_() for name, value in self.point_estimate().items()}
         for name in self.structure.other_sites:
             weights[name].requires_grad_(False)
-        generator = torch.Generator(device=self.loc.device).manual_seed(0)
 
         def forward(batch: tuple[torch.Tensor, ...]) -> OutputLikelihood:
             counter[0] += len(batch[0])
@@ -174,7 +173,6 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
                 self.curvature_kind,
                 labels=batch[1] if len(batch) > 1 else None,
                 num_samples=self.num_fisher_samples,
-                generator=generator,
             )
 
         modules = {name: rule.module for name, rule in rules.items()}

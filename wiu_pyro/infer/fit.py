@@ -18,7 +18,7 @@ from wiu_pyro.infer.config import FitConfig, read_config, read_device
 from wiu_pyro.infer.convergence import Convergence, assess
 from wiu_pyro.infer.run import Run
 from wiu_pyro.infer.seeding import seeded
-from wiu_pyro.nn import ModelStructure, as_batches, complete_num_data
+from wiu_pyro.nn import ModelStructure, as_batches, complete_num_data, unsampled
 
 __all__ = ["Fit", "fit"]
 
@@ -44,6 +44,9 @@ class Fit:
     structure : ModelStructure
     point_estimate : dict of site to Tensor
         The guide's centre.
+    unsampled : dict of str to Tensor
+        What else the network held at the end of the fit: parameters without a prior, running statistics. The model is
+        shared, and another fit of it moves them on; `predict` and the export put these back for as long as they run.
     """
 
     model: Callable[..., Any]
@@ -55,6 +58,7 @@ class Fit:
     settings: dict[str, Any]
     structure: ModelStructure
     point_estimate: dict[str, torch.Tensor] = field(repr=False)
+    unsampled: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
 
 def fit(
@@ -85,7 +89,8 @@ def fit(
     validation : like `data`, optional
         Looked at after each epoch.
     start : Fit or mapping of site to Tensor, optional
-        Weights to start from, such as another fit's point estimate.
+        Weights to start from, such as another fit's point estimate; parameters without a prior and running statistics
+        too, where they are named or a Fit is given. Without it they go on from where the model's last fit left them.
     **options
         The fields of `FitConfig`.
 
@@ -115,7 +120,7 @@ def fit(
         batches = as_batches(data, batch_size=config.batch_size, generator=generator, device=device)
         structure = check_data(model, batches)
         run = Run(model, guide, config=config, structure=structure, device=device)
-        run.prepare(batches, start.point_estimate if isinstance(start, Fit) else start)
+        run.prepare(batches, {**start.point_estimate, **start.unsampled} if isinstance(start, Fit) else start)
         losses, scores = run.train(batches, epochs, validation)
         posterior = run.finish(data)
     settings = {
@@ -141,6 +146,7 @@ def fit(
         settings=settings,
         structure=structure,
         point_estimate=run.centre(),
+        unsampled=unsampled(model, structure.priors),
     )
 
 

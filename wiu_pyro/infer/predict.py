@@ -18,7 +18,7 @@ from wiu_pyro.errors import GuideError, LikelihoodError, near_matches
 from wiu_pyro.infer.draws import draw_weights
 from wiu_pyro.infer.fit import Fit
 from wiu_pyro.infer.functional import functional_distribution
-from wiu_pyro.nn import Batches, as_batches, run_at
+from wiu_pyro.nn import Batches, as_batches, holding, run_at
 
 __all__ = ["INTERVAL", "Predictions", "predict"]
 
@@ -101,12 +101,10 @@ def predict(
     batches = as_batches(data, batch_size=batch_size, device=device)
     if isinstance(fit.model, torch.nn.Module):
         fit.model.eval()
-    chunks = (
-        _linearised(fit, batches, num_samples, seed)
-        if kind == "linearised"
-        else _sampled(fit, batches, num_samples, seed)
-    )
-    return _gather(kind, fit.structure.likelihood, num_samples, list(chunks))
+    summarised = _linearised if kind == "linearised" else _sampled
+    with holding(fit.model, fit.unsampled):
+        chunks = list(summarised(fit, batches, num_samples, seed))
+    return _gather(kind, fit.structure.likelihood, num_samples, chunks)
 
 
 @dataclass

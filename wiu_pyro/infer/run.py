@@ -21,7 +21,7 @@ from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.infer.checks import check_batch
 from wiu_pyro.infer.config import FitConfig
 from wiu_pyro.infer.progress import ProgressBar
-from wiu_pyro.nn import Batches, ModelStructure, as_batches, run_at
+from wiu_pyro.nn import Batches, ModelStructure, as_batches, put_unsampled, run_at, unsampled
 
 __all__ = ["Run"]
 
@@ -57,7 +57,10 @@ class Run:
         self.guide.to(self.device)
         self._refuse_cost()
         if start is not None:
-            self._start_at(start)
+            beside = {name: start[name] for name in unsampled(self.model, self.structure.priors) if name in start}
+            put_unsampled(self.model, beside)
+            if not start or len(beside) < len(start):
+                self._start_at(start)
 
     def _refuse_cost(self) -> None:
         """Say what the curvature would take before any training is done for it."""

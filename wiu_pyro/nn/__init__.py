@@ -12,6 +12,7 @@ from wiu_pyro.nn.structure import (
     run_at,
     weight_module,
 )
+from wiu_pyro.nn.unsampled import holding, put_unsampled, unsampled
 
 __all__ = [
     "Batches",
@@ -28,7 +29,10 @@ __all__ = [
     "complete_num_data",
     "describe_prior",
     "evaluation_mode",
+    "holding",
     "inspect_model",
+    "put_unsampled",
     "run_at",
+    "unsampled",
     "weight_module",
 ]
