@@ -81,24 +81,56 @@ def test_map_of_a_linear_gaussian_network_is_its_posterior_mean():
     torch.testing.assert_close(flat(fit.point_estimate), flat(problem.mean), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 5.0])
-def test_temperature_divides_the_curvature_and_keeps_the_prior(temperature):
-    problem = linear_gaussian()
-    _, closed = at_the_mode(AutoFullLaplace, problem, temperature=temperature)
+def variance_with_curvature_times(problem, factor: float, guide_class) -> torch.Tensor:
+    """The variances of the linear-Gaussian posterior with its curvature, not its prior, multiplied."""
     q = torch.cat([torch.full((6,), 0.7**-2, dtype=F64), torch.full((2,), 1.5**-2, dtype=F64)]).diag()
-    curvature = torch.linalg.inv(problem.covariance) - q
-    expected = torch.linalg.inv(curvature / temperature + q).diagonal().sqrt()
-    torch.testing.assert_close(flat(closed.sd), expected)
+    precision = factor * (torch.linalg.inv(problem.covariance) - q) + q
+    if guide_class is AutoDiagonalLaplace:
+        return precision.diagonal().reciprocal()
+    return torch.linalg.inv(precision).diagonal()
 
 
-def test_curvature_of_part_of_the_data_is_scaled_to_all_of_it():
+@pytest.mark.parametrize("guide_class", GUIDES)
+@pytest.mark.parametrize("temperature", [0.1, 5.0])
+def test_temperature_divides_the_curvature_and_keeps_the_prior(temperature, guide_class):
+    problem = linear_gaussian()
+    _, closed = at_the_mode(guide_class, problem, temperature=temperature)
+    expected = variance_with_curvature_times(problem, 1 / temperature, guide_class)
+    torch.testing.assert_close(flat(closed.sd).square(), expected)
+
+
+def test_temperature_multiplies_the_prior_in_the_objective_of_the_point_estimate():
+    problem, found = linear_gaussian(), {}
+    for temperature in (1.0, 3.0):
+        guide = AutoFullLaplace(problem.model, temperature=temperature)
+        guide.setup(problem.data)
+        found[temperature] = guide.negative_elbo(*problem.data).item()
+    priors = problem.model.prior_distributions()
+    log_prior = sum(priors[name].log_prob(value).item() for name, value in guide.point_estimate().items())
+    assert found[3.0] - found[1.0] == pytest.approx(-2 * log_prior)
+
+
+@pytest.mark.parametrize("guide_class", GUIDES)
+def test_curvature_of_part_of_the_data_is_scaled_to_all_of_it(guide_class):
     problem = linear_gaussian(num_data=30)
     problem.model.num_data = 300
-    posterior = AutoFullLaplace(problem.model).laplace_approximation(*problem.data)
+    posterior = guide_class(problem.model).laplace_approximation(*problem.data)
     assert (posterior.curvature.num_data, posterior.curvature.num_seen, posterior.curvature.scale) == (300.0, 30, 10.0)
-    q = torch.cat([torch.full((6,), 0.7**-2, dtype=F64), torch.full((2,), 1.5**-2, dtype=F64)]).diag()
-    expected = 10 * (torch.linalg.inv(problem.covariance) - q) + q
-    torch.testing.assert_close(posterior.get_posterior().variance, torch.linalg.inv(expected).diagonal())
+    expected = variance_with_curvature_times(problem, 10.0, guide_class)
+    torch.testing.assert_close(posterior.get_posterior().variance, expected)
+
+
+def test_more_fisher_samples_come_closer_to_the_ggn():
+    """The sampled Fisher is the GGN on average: a hundred samples lie nearer than one, by about a factor of ten."""
+    model, data = small_classifier()
+    exact = AutoDiagonalLaplace(model).laplace_approximation(*data).get_posterior().variance
+    distance = {}
+    for num_samples in (1, 100):
+        torch.manual_seed(0)
+        guide = AutoDiagonalLaplace(model, curvature="fisher_mc", num_fisher_samples=num_samples)
+        variance = guide.laplace_approximation(*data).get_posterior().variance
+        distance[num_samples] = (1 / variance - 1 / exact).norm()
+    assert distance[100] < 0.3 * distance[1]
 
 
 @pytest.mark.parametrize("guide_class", GUIDES)

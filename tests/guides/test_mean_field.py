@@ -139,6 +139,35 @@ def test_temperature_multiplies_the_kl(temperature):
     assert found[1] - found[0] == pytest.approx((temperature - 1) * kl, rel=1e-4)
 
 
+@pytest.mark.parametrize("make", [Hierarchical, PositiveWeights])
+def test_kl_weight_and_temperature_multiply_the_kl_of_any_prior(make):
+    """With the same draw −ELBO is linear in both: w T KL − E log p(y | w)."""
+
+    def loss(kl_weight: float, temperature: float) -> float:
+        torch.manual_seed(0)
+        guide = ready(make(), temperature=temperature)
+        torch.manual_seed(0)
+        return guide.negative_elbo(X, Y, kl_weight=kl_weight).item()
+
+    without, once = loss(0.0, 1.0), loss(1.0, 1.0)
+    assert once != pytest.approx(without)
+    assert loss(3.0, 1.0) == pytest.approx(without + 3 * (once - without), rel=1e-5)
+    assert loss(1.0, 3.0) == pytest.approx(without + 3 * (once - without), rel=1e-5)
+
+
+def test_kl_of_normal_and_other_priors_together_is_exact_for_the_normal_ones():
+    model = BayesianNetwork(nn.Linear(4, 3), {"weight": Normal(0.7, 0.2), "bias": Laplace(0.5)}, num_data=8)
+    guide = ready(model)
+    with torch.no_grad():
+        guide.log_scale.copy_(torch.linspace(-2, 0, 15))
+        flat = guide.loc + 0.3
+        q = torch.distributions.Normal(guide.loc, guide.log_scale.exp())
+        weights = torch.distributions.Normal(guide.loc[:12], guide.log_scale[:12].exp())
+        exact = torch.distributions.kl_divergence(weights, torch.distributions.Normal(0.2, 0.7)).sum()
+        by_draw = q.log_prob(flat)[12:].sum() - torch.distributions.Laplace(0.0, 0.5).log_prob(flat[12:]).sum()
+        torch.testing.assert_close(guide.kl_divergence(flat), exact + by_draw)
+
+
 def test_start_is_the_networks_own_weights_with_a_small_scale():
     net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     model = BayesianNetwork(net, {"0.*": Normal(0.5), "*": Normal(2.0)}, num_data=8)
