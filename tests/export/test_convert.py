@@ -14,7 +14,9 @@ import xarray as xr
 
 import wiu_pyro as wiu
 from tests.export.conftest import make_data, make_model
+from tests.guides.models import Hierarchical
 from wiu_pyro.errors import GuideError, ModelError, PriorError
+from wiu_pyro.guides import AutoMeanField
 from wiu_pyro.infer import draw_weights
 from wiu_pyro.schema import attrs, dataset, groups, layer_names
 
@@ -369,6 +371,14 @@ def test_a_guide_of_pyros_needs_a_batch_to_look_at() -> None:
     guide(*make_data())
     with pytest.raises(ModelError, match="One batch of data is needed"):
         wiu.to_inference_data(guide)
+
+
+def test_a_prior_whose_sd_depends_on_another_site_is_refused() -> None:
+    """Its sd would be that of one draw of the scale: contraction relative to it says nothing."""
+    model = Hierarchical()
+    fit = wiu.fit(model, AutoMeanField(model), make_data(), epochs=1)
+    with pytest.raises(PriorError, match="the prior of 'fc.weight' depends on another site"):
+        wiu.to_inference_data(fit, make_data(), num_samples=4)
 
 
 def test_a_prior_without_an_sd_is_refused() -> None:

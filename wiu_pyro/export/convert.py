@@ -107,7 +107,7 @@ def to_inference_data(fit: Any, data: Any = None, *, num_samples: int = 200, see
     ModelError
         If the model or a batch to look at it with is missing.
     PriorError
-        If a prior has no finite mean and sd.
+        If a prior has no finite mean and sd, or one that depends on another site.
 
     Examples
     --------

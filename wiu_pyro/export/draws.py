@@ -67,8 +67,15 @@ def prior_moments(structure: ModelStructure) -> dict[str, SiteMoments]:
     Raises
     ------
     PriorError
-        If a prior has no finite, positive sd.
+        If a prior has no finite, positive sd, or none of its own: one that depends on another site.
     """
+    dependent = [site for site in structure.parameter_sites if site in structure.dependent_priors]
+    if dependent:
+        raise PriorError(
+            f"Uncertainty is shown relative to each weight's prior sd, but the prior of '{dependent[0]}' depends on "
+            "another site or on a learned parameter, so that its sd is another in each draw. Fix the prior, for "
+            "example at the scale's posterior mean."
+        )
     found = {}
     for site in structure.parameter_sites:
         prior = structure.priors[site]

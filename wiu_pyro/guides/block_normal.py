@@ -8,7 +8,7 @@ Deltas.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -18,9 +18,6 @@ from torch.distributions import constraints
 from wiu_pyro.curvature import LayerRule
 from wiu_pyro.guides.network_guide import NetworkGuide, visible
 from wiu_pyro.linalg import Precision
-
-if TYPE_CHECKING:
-    from wiu_pyro.guides.laplace import LaplaceGuide
 
 __all__ = ["AutoBlockNormal", "Block", "BlockNormal", "CurvatureRecord"]
 
@@ -139,18 +136,17 @@ class AutoBlockNormal(NetworkGuide):
 
     Parameters
     ----------
-    source : LaplaceGuide
+    source : NetworkGuide
         The guide with the point estimate.
-    blocks : callable
-        Maps this guide, once set up, to its blocks.
-    curvature : CurvatureRecord
+    point_sites : tuple of str
+        Sites that stay at it.
     batch : tuple of Tensor
         One batch, to look at the model with.
     """
 
     default_predictive = "linearised"
 
-    def __init__(self, source: LaplaceGuide, *, point_sites: tuple[str, ...], batch: tuple[torch.Tensor, ...]) -> None:
+    def __init__(self, source: NetworkGuide, *, point_sites: tuple[str, ...], batch: tuple[torch.Tensor, ...]) -> None:
         super().__init__(source.model, init_loc_fn=source._init_loc_fn, temperature=source.temperature)
         self.source_name = type(source).__name__
         self.cli_name = source.cli_name
@@ -165,6 +161,10 @@ class AutoBlockNormal(NetworkGuide):
 
     def _visible_model(self) -> Any:
         return visible(self.model, self.point_sites)
+
+    def point_estimate(self) -> dict[str, torch.Tensor]:
+        """Return the weights the posterior is built around, by site, sites at a point estimate too."""
+        return {**super().point_estimate(), **self.point_values}
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> BlockNormal:
         """Return the Gaussian over the flat vector of all weights."""

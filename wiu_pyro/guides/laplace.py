@@ -80,10 +80,6 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         self.curvature_kind = curvature
         self.num_fisher_samples = num_fisher_samples
 
-    def point_estimate(self) -> dict[str, torch.Tensor]:
-        """Return the weights the guide stands at, by site, detached."""
-        return {name: value.detach() for name, value in self.unpack(self.loc).items()}
-
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
         """Return −log joint at the point estimate from one batch, in nats; the temperature multiplies the prior."""
         self._require_fixed_priors()

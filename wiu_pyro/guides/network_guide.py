@@ -151,6 +151,10 @@ class NetworkGuide(AutoContinuous):
             for (name, _, shape), part in zip(sites, parts, strict=True)
         }
 
+    def point_estimate(self) -> dict[str, torch.Tensor]:
+        """Return the weights at the guide's centre, by site, detached."""
+        return {name: value.detach() for name, value in self.unpack(self.loc).items()}
+
     def pack(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
         """Put the value of each site into a flat vector of shape (latent_dim,), unconstrained."""
         nodes = self.prototype_trace.nodes

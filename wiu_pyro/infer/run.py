@@ -197,7 +197,7 @@ class Run:
         """Return the guide's centre by site: its mean, or median for Pyro's own guides."""
         with torch.no_grad():
             if isinstance(self.guide, NetworkGuide):
-                return {name: value.detach().clone() for name, value in self.guide.unpack(self.guide.loc).items()}
+                return {name: value.clone() for name, value in self.guide.point_estimate().items()}
             if isinstance(self.guide, AutoLaplaceApproximation):
                 latent = self.guide._unpack_latent(self.guide.loc.detach())
                 return {site["name"]: biject_to(site["fn"].support)(value).clone() for site, value in latent}
