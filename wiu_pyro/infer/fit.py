@@ -12,6 +12,8 @@ import torch
 from pyro.infer.autoguide import AutoGuide
 
 from wiu_pyro.errors import GuideError
+from wiu_pyro.guides.block_normal import AutoBlockNormal
+from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.infer.checks import check_data
 from wiu_pyro.infer.config import FitConfig, read_config, read_device
@@ -91,6 +93,7 @@ def fit(
     start : Fit or mapping of site to Tensor, optional
         Weights to start from, such as another fit's point estimate; parameters without a prior and running statistics
         too, where they are named or a Fit is given. Without it they go on from where the model's last fit left them.
+        A Laplace guide with ``epochs=0`` that starts from a Laplace fit takes over its losses and convergence.
     **options
         The fields of `FitConfig`.
 
@@ -136,6 +139,8 @@ def fit(
         full_rate_epochs=run.full_rate_epochs(epochs),
         least=0.0 if structure.likelihood in ("categorical", "bernoulli") else structure.num_data,
     )
+    if _shares_point_estimate(start, guide, epochs):  # then that one's training, and its verdict, are this one's
+        losses, scores, convergence = start.losses, start.validation, start.convergence
     return Fit(
         model=model,
         guide=posterior,
@@ -161,3 +166,14 @@ def _adopt(model: Callable[..., Any], guide: AutoGuide, data: Any, config: FitCo
         if not isinstance(guide, NetworkGuide):
             raise GuideError("A temperature is for the toolkit's guides; Pyro's own have none. Leave it out.")
         guide.temperature = config.temperature
+
+
+def _shares_point_estimate(start: Any, guide: AutoGuide, epochs: int) -> bool:
+    """Return whether a Laplace guide keeps the point estimate of another Laplace fit."""
+    return (
+        epochs == 0
+        and isinstance(start, Fit)
+        and isinstance(start.guide, AutoBlockNormal)
+        and isinstance(guide, LaplaceGuide)
+        and start.guide.temperature == guide.temperature
+    )
