@@ -93,3 +93,12 @@ def test_a_single_posterior_or_none_is_refused():
         diagnostics.compare(MEAN_FIELD.idata)
     with pytest.raises(SchemaError, match="got none"):
         diagnostics.compare([])
+
+
+def test_predictions_of_other_inputs_with_the_same_labels_are_refused():
+    groups = {name: schema.dataset(KFAC.idata, name) for name in schema.groups(KFAC.idata)}
+    shifted = groups | {"constant_data": groups["constant_data"].assign(x=groups["constant_data"]["x"] + 0.1)}
+    with pytest.raises(SchemaError, match="their inputs or labels differ"):
+        diagnostics.compare([MEAN_FIELD.idata, build(shifted)])
+    without = build({name: data for name, data in groups.items() if name != "constant_data"})
+    assert "elpd" in diagnostics.compare([MEAN_FIELD.idata, without])

@@ -108,6 +108,14 @@ def test_no_epochs_keep_the_running_statistics_of_a_trained_network():
     assert torch.equal(model.net[1].running_mean, torch.full((5,), 0.7))
 
 
+def test_convergence_is_judged_without_the_constant_of_the_prior():
+    model = network(prior=Normal(1e-3))  # log sd: −6.9 for each of 43 weights
+    fitted = fit(AutoKFACLaplace, model=model, epochs=10, schedule="constant")
+    constant = 43 * (0.5 * math.log(2 * math.pi) + math.log(1e-3))
+    last, before = fitted.losses[-1] - constant, fitted.losses[-2] - constant
+    assert fitted.convergence.change == pytest.approx(abs(last - before) / abs(last))
+
+
 def normalised() -> BayesianNetwork:
     """A network with running statistics, and a layer without a prior."""
     torch.manual_seed(0)

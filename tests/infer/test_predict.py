@@ -47,6 +47,15 @@ def test_entropy_splits_into_its_expected_part_and_mutual_information(kind, case
     np.testing.assert_allclose(found.predictive_entropy, entropy, rtol=1e-4)
 
 
+def test_log_likelihood_of_each_draw_of_a_bernoulli_is_that_of_torch(binary):
+    fit, (x, y) = binary
+    found = predict(fit, (x, y), kind="sampled", num_samples=3, seed=1)
+    for row, draw in zip(found.log_likelihood, draw_weights(fit, num_samples=3, seed=1), strict=True):
+        logits = nn.functional.linear(x, draw["weight"], draw["bias"])
+        expected = torch.distributions.Bernoulli(logits=logits).log_prob(y).sum(1)
+        np.testing.assert_allclose(row, expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_and_their_interval_are_probabilities(kind, classifier):
     fit, data = classifier

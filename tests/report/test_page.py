@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from tests.synthetic import CONV_LAYERS, synthetic
@@ -181,6 +182,19 @@ def test_prediction_table_gives_accuracy_with_its_standard_error():
     assert row["accuracy"] == f"{100 * hit.mean():.2f} ± {100 * se:.2f} %"
 
 
+def test_a_posterior_that_predicts_worse_than_its_point_estimate_is_said_to():
+    good, bad = mean_field(noise=0.1), kfac(noise=8.0)
+    (table,) = prediction_tables([good, bad])
+    p, point = (bad.idata["predictive_linearised"][name].values[0].astype(float) for name in ("mean", "point_mean"))
+    labels = bad.idata["observed_data"]["obs"].values
+    above = np.log(point[np.arange(labels.size), labels]) - np.log(p[np.arange(labels.size), labels])
+    figures = f"{above.mean():.4f} ± {above.std(ddof=1) / labels.size**0.5:.4f}"
+    assert above.mean() > 2 * above.std(ddof=1) / labels.size**0.5
+    (note,) = table.notes
+    assert f"Worse than the point estimate in NLL, nats per image: laplace-kfac by {figures} (paired" in note
+    assert prediction_tables([good])[0].notes == ()
+
+
 def test_a_shared_point_estimate_is_one_row():
     names = [row[0] for row in prediction_tables([mean_field(), kfac()])[0].rows]
     assert names == ["mean-field", "laplace-kfac", "point estimate"]
@@ -235,6 +249,25 @@ def test_caption_of_the_reliability_diagram_sets_confidence_against_accuracy():
     hit = p.argmax(-1) == posterior.idata["observed_data"]["obs"].values
     said = caption("reliability", posterior)
     assert f"Right in {100 * hit.mean():.1f} % of images at a mean confidence of {100 * p.max(-1).mean():.1f} %" in said
+
+
+@pytest.mark.parametrize(
+    ("confidence", "said"),
+    [
+        (0.60, "more often than it says"),
+        (0.80, "as often as it says, within two standard errors"),
+        (0.99, "less often than it says"),
+    ],
+)
+def test_caption_of_the_reliability_diagram_says_which_way_confidence_is_off(confidence, said):
+    posterior = mean_field()
+    groups = {name: schema.dataset(posterior.idata, name) for name in schema.groups(posterior.idata)}
+    labels = np.where(np.arange(120) % 5, 0, 1)  # class 0 in 96 of 120 images: right in 80 %, se 3.7 %
+    p = np.full((1, 120, 10), (1 - confidence) / 9)
+    p[..., 0] = confidence
+    groups["predictive_sampled"]["mean"].values[:] = p
+    groups["observed_data"]["obs"].values[:] = labels
+    assert f"{100 * confidence:.1f} %: {said}." in caption("reliability", Posterior("q", build(groups), {}, None))
 
 
 def test_tiny_signal_to_noise_is_written_as_below_a_thousandth():

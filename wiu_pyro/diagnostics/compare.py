@@ -163,9 +163,17 @@ def _check_same_observations(named: Mapping[str, Any]) -> None:
     first = observed(named[names[0]])
     for name in names[1:]:
         other = observed(named[name])
-        if not (first.shape == other.shape and np.array_equal(first.values, other.values)):
+        same = first.shape == other.shape and np.array_equal(first.values, other.values)
+        if not (same and _same_inputs(named[names[0]], named[name])):
             raise SchemaError(
                 f"Predictions are compared on the same observations, but '{names[0]}' holds {first.size} and "
-                f"'{name}' {other.size}, and they are not the same. Export both with the same data, or compare "
+                f"'{name}' {other.size}, and their inputs or labels differ. Export both with the same data, or compare "
                 "their layers alone: export without data."
             )
+
+
+def _same_inputs(one: Any, other: Any) -> bool:
+    """Return whether two files hold the same inputs; true where one of them holds none."""
+    held = [schema.dataset(idata, "constant_data") for idata in (one, other) if "constant_data" in schema.groups(idata)]
+    inputs = [data["x"].values for data in held if "x" in data]
+    return len(inputs) < 2 or np.array_equal(*inputs, equal_nan=True)

@@ -46,11 +46,13 @@ def predictive(idata: Any, kind: str | None = None, *, bins: int = 15, num_decli
         ``ece``; ``predictive_entropy`` and its parts ``expected_entropy`` (aleatoric) and ``mutual_information``
         (epistemic), means in nats, with ``*_se``; ``aurc``; ``auroc_error``, how well the entropy tells wrong from
         right (NaN where all are right); the same without entropies of the point estimate as ``point_*``, which
-        declines by the entropy of its own probabilities. Reliability table over ``bin``: ``bin_left``, ``bin_right``,
-        ``bin_count``, ``bin_confidence``, ``bin_accuracy``. Over ``coverage``: ``risk`` (error rate among the images
-        answered when the highest predictive entropy is declined first) and ``point_risk``. Over ``rank``, the images
-        declined first: ``declined`` (obs_id), ``declined_label``, ``declined_predicted``, ``declined_probability``
-        with ``declined_lower``, ``declined_upper`` of the predicted class, ``declined_entropy``.
+        declines by the entropy of its own probabilities, and ``nll_above_point`` (nats per image, with ``*_se``): the
+        mean of the differences image by image, above 0 where the posterior predicts worse. Reliability table over
+        ``bin``: ``bin_left``, ``bin_right``, ``bin_count``, ``bin_confidence``, ``bin_accuracy``. Over ``coverage``:
+        ``risk`` (error rate among the images answered when the highest predictive entropy is declined first) and
+        ``point_risk``. Over ``rank``, the images declined first: ``declined`` (obs_id), ``declined_label``,
+        ``declined_predicted``, ``declined_probability`` with ``declined_lower``, ``declined_upper`` of the predicted
+        class, ``declined_entropy``.
 
         Of a regression: ``rmse``, ``nll`` with ``nll_se``, ``interval_coverage`` with ``*_se``, ``point_rmse``.
 
@@ -95,6 +97,8 @@ def _classifier(data: xr.Dataset, obs: xr.DataArray, chain: int, sizes: tuple[in
         point = class_probabilities(one["point_mean"])[0]
         point_entropy = metrics.entropy(point)
         columns |= {f"point_{name}": value for name, value in _scores(point, labels, point_entropy, bins).items()}
+        above = metrics.nll_pointwise(p, labels) - metrics.nll_pointwise(point, labels)
+        columns |= _with_se("nll_above_point", above)
         risk = metrics.risk_coverage(~metrics.correct(point, labels), point_entropy).risk
         lines["point_risk"] = ("coverage", risk)
     table = metrics.reliability(p, labels, bins=bins)

@@ -102,6 +102,8 @@ def _reliability(posterior: Posterior) -> str:
     confidence = float(np.nansum(one["bin_confidence"].values * count) / count.sum())
     accuracy = float(one["accuracy"])
     word = "more often than it says" if accuracy > confidence else "less often than it says"
+    if abs(accuracy - confidence) <= 2 * float(one["accuracy_se"]):
+        word = "as often as it says, within two standard errors"
     return (
         f"Right in {percent(accuracy)} of images at a mean confidence of {percent(confidence)}: {word}. Bars above the "
         "diagonal are too unsure, bars below it too sure."

@@ -21,6 +21,7 @@ WHY = {
     "posterior belongs to; networks sampled from it leave the region where it holds and usually predict worse",
     "sampled": "networks are drawn from the posterior and their class probabilities averaged",
 }
+WORSE = 0.1  # share of the point estimate's NLL below which a difference is none worth a warning
 NO_PREDICTIONS = "The files hold no predictions: they were exported without test data."
 
 # heading, variable, how a mean over chains is written; a variable with a standard error is written with it
@@ -105,7 +106,7 @@ def prediction_tables(posteriors: Sequence[Posterior]) -> tuple[Table, ...]:
         rows = [(name, *_row(result, columns, "")) for name, result in mine]
         rows += _point_rows(mine, columns)
         head = f"{title}, {number(int(attrs['num_obs']))} {attrs.get('split') or ''} observations".replace("  ", " ")
-        tables.append(Table(head, ("posterior", *(column[0] for column in columns)), tuple(rows)))
+        tables.append(Table(head, ("posterior", *(column[0] for column in columns)), tuple(rows), _worse(mine)))
     return tuple(tables)
 
 
@@ -161,6 +162,23 @@ def _point_rows(
         ("point estimate" if len(shared) == 1 else f"point estimate, {', '.join(names)}", *cells)
         for cells, names in shared.items()
     ]
+
+
+def _worse(results: Sequence[tuple[str, xr.Dataset]]) -> tuple[str, ...]:
+    """Warn of posteriors whose NLL is above their own point estimate's: by a tenth, and by 2 standard errors."""
+    found = []
+    for name, result in results:
+        above, error = (_mean(result, f"nll_above_point{end}") for end in ("", "_se"))
+        point = _mean(result, "point_nll")
+        if above is not None and error is not None and point is not None and above > max(2 * error, WORSE * point):
+            found.append(f"{name} by {estimate(above, error, 4)}")
+    if not found:
+        return ()
+    return (
+        f"Worse than the point estimate in NLL, nats per image: {', '.join(found)} (paired over the images). "
+        "Where probabilities count, the point estimate is the better choice there; the layer figures rest on the same "
+        "approximation.",
+    )
 
 
 def paired_table(posteriors: Sequence[Posterior]) -> tuple[Table, ...]:
