@@ -30,6 +30,9 @@ def test_conditional_sd_stands_beside_conditional_and_marginal_beside_marginal()
         assert float(row["marginal_sd_to_prior"].sel(posterior="kfac")) == pytest.approx(
             np.median(kfac.sd / kfac.prior_sd), rel=1e-5
         )
+        assert row["conditional_contraction"].values == pytest.approx(
+            [np.mean(1 - (vi.sd / vi.prior_sd) ** 2), np.mean(1 - (kfac.sd_conditional / kfac.prior_sd) ** 2)], rel=1e-5
+        )
         assert row["kl"].values == pytest.approx([vi.kl[0], kfac.kl[0]])
 
 

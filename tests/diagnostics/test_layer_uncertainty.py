@@ -63,6 +63,8 @@ def test_a_correlated_posterior_has_conditional_columns_that_are_narrower():
     assert COLUMNS | extra == set(table.data_vars)
     expected = [np.median(truth.sd_conditional / truth.prior_sd) for truth in made.truth.values()]
     np.testing.assert_allclose(table["conditional_sd_to_prior"], expected, rtol=1e-5)
+    expected = [np.mean(1 - (truth.sd_conditional / truth.prior_sd) ** 2) for truth in made.truth.values()]
+    np.testing.assert_allclose(table["conditional_contraction"], expected, rtol=1e-5)
     assert (table["conditional_sd_to_prior"] < table["sd_to_prior"]).all()
 
 

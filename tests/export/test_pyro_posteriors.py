@@ -19,6 +19,7 @@ from pyro.infer.autoguide import (
     AutoDiagonalNormal,
     AutoGuide,
     AutoGuideList,
+    AutoIAFNormal,
     AutoLowRankMultivariateNormal,
     AutoMultivariateNormal,
     AutoNormal,
@@ -29,6 +30,7 @@ from torch import nn
 import wiu_pyro as wiu
 from tests.export.conftest import make_data, make_model
 from wiu_pyro.errors import GuideError
+from wiu_pyro.guides import AutoMeanField
 from wiu_pyro.schema import attrs, dataset, groups, layer_names
 
 GAUSSIAN = [AutoNormal, AutoDiagonalNormal, AutoMultivariateNormal, AutoLowRankMultivariateNormal]
@@ -85,7 +87,8 @@ def test_log_q_is_the_density_of_the_flat_vector(kind: Any) -> None:
     np.testing.assert_allclose(dataset(idata, "sample_stats").log_q.values[0], expected.detach(), rtol=1e-4, atol=1e-3)
 
 
-def test_a_positive_site_has_its_density_on_its_own_scale() -> None:
+@pytest.mark.parametrize("kind", [AutoDiagonalNormal, AutoNormal, AutoMeanField])
+def test_a_positive_site_has_its_density_on_its_own_scale(kind: Any) -> None:
     def model(x: torch.Tensor, y: torch.Tensor | None = None) -> None:
         weight = pyro.sample("fc.weight", dist.Normal(torch.zeros(1, 4), 1.0).to_event(2))
         scale = pyro.sample("noise_scale", dist.LogNormal(0.0, 1.0))
@@ -93,12 +96,17 @@ def test_a_positive_site_has_its_density_on_its_own_scale() -> None:
             pyro.sample("obs", dist.Normal((x @ weight.T)[:, 0], scale), obs=y)
 
     x, _ = make_data()
-    guide = AutoDiagonalNormal(model)
+    guide = kind(model, init_scale=0.3)
     guide(x, x.sum(1))
     idata = wiu.to_inference_data(guide, train_data=(x, x.sum(1)), num_samples=5)
     weight = dataset(idata, "layer_fc").weight.values[0, :, 0]
     noise = dataset(idata, "posterior").noise_scale.values[0]
-    loc, scale = (value.detach().double() for value in (guide.loc, guide.scale))
+    if kind is AutoNormal:
+        parts = [guide._get_loc_and_scale(name) for name in ("fc.weight", "noise_scale")]
+        loc, scale = (torch.cat([part.reshape(-1) for part in values]) for values in zip(*parts, strict=True))
+    else:
+        loc, scale = guide.loc, guide._loc_scale()[1]
+    loc, scale = loc.detach().double(), scale.detach().double()
     expected = torch.distributions.Normal(loc[:4], scale[:4]).log_prob(torch.tensor(weight).double()).sum(1)
     expected = expected + torch.distributions.LogNormal(loc[4], scale[4]).log_prob(torch.tensor(noise).double())
     np.testing.assert_allclose(dataset(idata, "sample_stats").log_q.values[0], expected, rtol=1e-5, atol=1e-4)
@@ -128,6 +136,16 @@ def test_a_guide_without_a_closed_form_is_estimated_from_its_draws() -> None:
     np.testing.assert_allclose(moments.sd, draws.std("draw", ddof=1), rtol=1e-5)
     assert np.isnan(layers.kl.values).all()
     assert "kl_reason" in layers.kl.attrs
+
+
+def test_kl_of_a_guide_with_a_density_alone_is_the_mean_over_draws_with_its_standard_error() -> None:
+    guide = AutoIAFNormal(make_model(), hidden_dim=[50])
+    guide(*make_data())
+    idata = wiu.to_inference_data(guide, train_data=make_data(), num_samples=20)
+    stats, layers = dataset(idata, "sample_stats"), dataset(idata, "layers")
+    ratio = (stats.log_q - stats.log_prior).values[0]
+    assert float(layers.kl_total[0]) == pytest.approx(ratio.mean())
+    assert float(layers.kl_total_se[0]) == pytest.approx(ratio.std(ddof=1) / math.sqrt(20))
 
 
 @pytest.fixture(scope="module")

@@ -67,12 +67,14 @@ def _of_auto_normal(guide: AutoNormal) -> LogDensity:
 
 def _of_flat_vector(guide: AutoContinuous) -> LogDensity:
     with torch.no_grad():
-        posterior = _in_double(guide.get_posterior())
+        own = guide.get_posterior()
+        posterior = _in_double(own)
 
     def function(weights: Weights) -> float:
         nodes = guide.prototype_trace.iter_stochastic_nodes()
         flat = torch.cat([biject_to(site["fn"].support).inv(weights[name]).reshape(-1) for name, site in nodes])
-        return float(posterior.log_prob(flat.double())) - _log_jacobian(guide, weights, ())
+        flat = flat if posterior is own else flat.double()  # a flow's networks take their own dtype alone
+        return float(posterior.log_prob(flat)) - _log_jacobian(guide, weights, ())
 
     return torch.no_grad()(function)
 
