@@ -156,3 +156,24 @@ def test_guide_that_has_only_a_posterior_refuses_a_prior_that_depends_on_another
     guide.setup((X, Y))
     with pytest.raises(PriorError, match="Dense needs priors that depend on nothing else"):
         guide.negative_elbo(X, Y)
+
+
+class ByDraw(AutoMeanField):
+    """Has no KL of its own: the objective every guide inherits."""
+
+    negative_elbo = NetworkGuide.negative_elbo
+
+
+def test_kl_weight_and_temperature_multiply_the_kl_of_the_inherited_objective():
+    model, data = small_classifier()
+
+    def loss(kl_weight: float, temperature: float) -> float:
+        guide = ByDraw(model, temperature=temperature)
+        guide.setup(data)
+        torch.manual_seed(0)
+        return guide.negative_elbo(*data, kl_weight=kl_weight).item()
+
+    without, once = loss(0.0, 1.0), loss(1.0, 1.0)
+    assert once != pytest.approx(without)
+    for found in (loss(3.0, 1.0), loss(1.0, 3.0)):
+        assert found == pytest.approx(without + 3 * (once - without), rel=1e-5)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
 import wiu_pyro as wiu
@@ -65,3 +68,27 @@ def test_hessian_keeps_no_jacobians_and_is_refused():
     fit = wiu.fit(model, AutoFullLaplace(model, curvature="hessian"), (x, LABELS), epochs=0)
     with pytest.raises(GuideError, match=r'this is AutoFullLaplace \(hessian\). Use kind="sampled"'):
         next(functional_distribution(model, fit.guide, as_batches((x,))))
+
+
+class ReturnsProbabilities(PyroModule):
+    """A classifier whose model returns probabilities, not the logits its likelihood has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = PyroModule[nn.Linear](4, 3, bias=False)
+        self.fc.weight = PyroSample(dist.Normal(0.0, 1.0).expand([3, 4]).to_event(2))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        logits = self.fc(x)
+        with pyro.plate("data", len(x)):
+            pyro.sample("obs", dist.Categorical(logits=logits), obs=y)
+        return torch.softmax(logits, -1)
+
+
+def test_output_that_is_not_the_likelihoods_own_is_not_taken_for_it():
+    torch.manual_seed(0)
+    model, x = ReturnsProbabilities(), torch.randn(6, 4)
+    posterior = AutoFullLaplace(model).laplace_approximation(x, LABELS)
+    part = next(functional_distribution(model, posterior, as_batches((x,))))
+    logits = torch.log_softmax(x @ posterior.point_estimate()["fc.weight"].mT, -1)
+    torch.testing.assert_close(torch.log_softmax(part.mean, -1), logits)

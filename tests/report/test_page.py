@@ -251,6 +251,30 @@ def test_caption_of_the_reliability_diagram_sets_confidence_against_accuracy():
     assert f"Right in {100 * hit.mean():.1f} % of images at a mean confidence of {100 * p.max(-1).mean():.1f} %" in said
 
 
+def test_captions_count_what_they_name():
+    posterior = mean_field()
+    moments = schema.dataset(posterior.idata, "moments_fc1")
+    ratio = np.sqrt(np.mean((moments["sd"].values[0] / moments["prior_sd"].values) ** 2, axis=0))
+    images = schema.dataset(posterior.idata, "constant_data")["x"].values.reshape(120, -1)
+    at_prior, dead = np.abs(ratio - 1) <= 0.01, images.std(axis=0) == 0
+    assert 0 < at_prior.sum() < at_prior.size / 2
+    said = caption("input-map", posterior)
+    assert f"{at_prior.sum()} of 64 pixels are within 1 % of the prior" in said
+    assert f"among them {(at_prior & dead).sum()} of the {dead.sum()} that are the same" in said
+
+    data, labels = (schema.dataset(posterior.idata, name) for name in ("predictive_sampled", "observed_data"))
+    wrong = data["mean"].values[0].argmax(-1) != labels["obs"].values
+    order = np.argsort(data["predictive_entropy"].values[0])
+    said = caption("declined-images", posterior)
+    assert f"{wrong[order[-12:]].sum()} of these 12 are classified wrong, against {100 * wrong.mean():.1f} %" in said
+    said = caption("risk-coverage", posterior)
+    assert f"from {100 * wrong.mean():.2f} % to {100 * wrong[order[:108]].mean():.2f} %" in said
+
+    medians = posterior.table["sd_to_prior"].values
+    widest = posterior.layers[int(medians.argmax())]
+    assert f"Median sd / prior sd: {medians.max():.3f} in {widest}" in caption("layer-uncertainty", posterior)
+
+
 @pytest.mark.parametrize(
     ("confidence", "said"),
     [
