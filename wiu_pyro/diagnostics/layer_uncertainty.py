@@ -80,10 +80,11 @@ def layer_uncertainty(idata: Any) -> xr.Dataset:
     """
     names = layers_with_moments(idata)
     about = schema.dataset(idata, "layers").sel(layer=names)
-    rows, factorised = [], []
+    rows, factorised, exact = [], [], []
     for name in names:
         moments = layer_moments(idata, name)
         factorised.append(moments.factorised)
+        exact.append(moments.exact)
         rows.append(_row(moments, point=str(about["structure"].sel(layer=name).values) == "point"))
     table = xr.concat(rows, dim=xr.Variable("layer", names), join="override").transpose(..., "layer")
     table = _with_effective(table, np.array(factorised))
@@ -98,17 +99,11 @@ def layer_uncertainty(idata: Any) -> xr.Dataset:
     for name, text in DESCRIPTIONS.items():
         if name in table:
             table[name].attrs["long_name"] = text
-    exact = all(layer_is_exact(idata, name) for name in names)
     table.attrs = carried_attrs(idata) | {
-        "moments": "exact" if exact else "estimated",
+        "moments": "exact" if all(exact) else "estimated",
         "factorised": int(all(factorised)),
     }
     return squeeze_chain(table)
-
-
-def layer_is_exact(idata: Any, layer: str) -> bool:
-    """Return whether the layer's moments come from a closed form rather than from draws."""
-    return schema.dataset(idata, schema.moments_group(layer)).attrs.get("moments") == "exact"
 
 
 def _row(moments: LayerMoments, *, point: bool) -> xr.Dataset:

@@ -11,7 +11,7 @@ import xarray as xr
 from wiu_pyro import schema
 from wiu_pyro.errors import SchemaError
 
-__all__ = ["LayerMoments", "layer_moments", "layers_with_moments", "parameter_prefixes", "squeeze_chain"]
+__all__ = ["LayerMoments", "layer_moments", "layers_with_moments", "squeeze_chain"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,6 @@ class LayerMoments:
     prior_mean: np.ndarray
     factorised: bool
     exact: bool
-
-
-def parameter_prefixes(data: xr.Dataset) -> dict[str, str]:
-    """Return the parameters of a `moments_<name>` group and the prefix of their variables: weight "", bias "bias_"."""
-    means = [str(name) for name in data.data_vars if str(name).endswith("mean")]
-    prefixes = [name.removesuffix("mean") for name in means if not name.endswith("prior_mean")]
-    return {prefix.removesuffix("_") or "weight": prefix for prefix in prefixes}
 
 
 def layers_with_moments(idata: Any) -> list[str]:
@@ -91,7 +84,7 @@ def layer_moments(idata: Any, layer: str) -> LayerMoments:
         If the file holds no moments of that layer, or a variable is missing.
     """
     data = schema.dataset(idata, schema.moments_group(layer))
-    prefixes = list(parameter_prefixes(data).values())
+    prefixes = list(schema.moment_parameters(data).values())
     missing = [p + name for p in prefixes for name in ("sd", "prior_sd", "prior_mean") if p + name not in data]
     if missing or not prefixes:
         raise SchemaError(

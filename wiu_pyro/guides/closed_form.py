@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from pyro.infer import autoguide
-from torch.distributions import biject_to
 
 from wiu_pyro.errors import GuideError
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block
 from wiu_pyro.guides.laplace import LaplaceGuide
+from wiu_pyro.guides.start import is_real
 from wiu_pyro.linalg import (
     DensePrecision,
     DiagonalPrecision,
@@ -175,7 +175,7 @@ def _moments(gaussian: _Gaussian, structure: ModelStructure) -> ClosedForm:
         conditional[block.index] = block.precision.conditional_variance()
     sites = [site for layer in structure.layers for site in layer.sites.values()]
     for site in sites:
-        if not _is_real(structure, site):
+        if not is_real(structure.priors[site].support):
             raise GuideError(
                 f"Weights must take any real value, but the prior of '{site}' has a bounded support. "
                 "Use a prior on the whole line, such as Normal or Laplace."
@@ -199,14 +199,6 @@ def _moments(gaussian: _Gaussian, structure: ModelStructure) -> ClosedForm:
         kl_total=_total_kl(gaussian, structure, kl),
         layer_structure={layer.name: blocks[layer.name].structure for layer in structure.layers},
         factorised=all(isinstance(block.precision, DiagonalPrecision) for block in gaussian.blocks),
-    )
-
-
-def _is_real(structure: ModelStructure, site: str) -> bool:
-    return (
-        biject_to(structure.priors[site].support).bijective
-        and not structure.priors[site].support.is_discrete
-        and ("real" in repr(structure.priors[site].support).lower())
     )
 
 
@@ -236,8 +228,6 @@ def _total_kl(gaussian: _Gaussian, structure: ModelStructure, layer_kl: dict[str
 
 def _marginal(gaussian: _Gaussian, block: Block, index: torch.Tensor) -> Precision:
     """Return the precision of the marginal over entries `index` of the flat vector, all of them within one block."""
-    if len(index) == block.precision.numel and isinstance(block.precision, DensePrecision | LowRankCovariance):
-        index = index[torch.argsort(index)]
     position = torch.empty(len(gaussian.loc), dtype=torch.long, device=index.device)
     position[block.index] = torch.arange(len(block.index), device=index.device)
     return block.precision.marginal(position[index])  # type: ignore[attr-defined]

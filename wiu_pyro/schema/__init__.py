@@ -11,6 +11,7 @@ from wiu_pyro.schema.names import (
     groups,
     layer_group,
     layer_names,
+    moment_parameters,
     moments_group,
 )
 
@@ -24,6 +25,7 @@ __all__ = [
     "groups",
     "layer_group",
     "layer_names",
+    "moment_parameters",
     "moments_group",
     "validate",
 ]

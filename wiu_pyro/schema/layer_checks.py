@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from wiu_pyro.errors import SchemaError
-from wiu_pyro.schema.names import LAYER_PREFIX, MOMENTS_PREFIX
+from wiu_pyro.schema.names import LAYER_PREFIX, MOMENTS_PREFIX, moment_parameters
 
 __all__ = ["check_draws", "check_moments"]
 
@@ -38,13 +38,6 @@ def check_moments(layer: str, data: xr.Dataset, num_weights: int) -> None:
         )
     for dim in data.dims:
         _check_integer_index(group, data, str(dim))
-
-
-def moment_parameters(data: xr.Dataset) -> dict[str, str]:
-    """Return the parameters of a `moments_<name>` group and the prefix of their variables: weight "", bias "bias_"."""
-    means = [str(name) for name in data.data_vars if str(name).endswith("mean")]
-    prefixes = [name.removesuffix("mean") for name in means if not name.endswith("prior_mean")]
-    return {prefix.removesuffix("_") or "weight": prefix for prefix in prefixes}
 
 
 def _check_parameter(group: str, data: xr.Dataset, prefix: str) -> None:

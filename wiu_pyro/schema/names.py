@@ -22,6 +22,7 @@ __all__ = [
     "groups",
     "layer_group",
     "layer_names",
+    "moment_parameters",
     "moments_group",
 ]
 
@@ -53,6 +54,13 @@ def layer_group(layer: str) -> str:
 def moments_group(layer: str) -> str:
     """Return the name of the group that holds the closed-form moments of `layer`."""
     return MOMENTS_PREFIX + layer
+
+
+def moment_parameters(data: xr.Dataset) -> dict[str, str]:
+    """Return the parameters of a `moments_<name>` group and the prefix of their variables: weight "", bias "bias_"."""
+    means = [str(name) for name in data.data_vars if str(name).endswith("mean")]
+    prefixes = [name.removesuffix("mean") for name in means if not name.endswith("prior_mean")]
+    return {prefix.removesuffix("_") or "weight": prefix for prefix in prefixes}
 
 
 def groups(idata: Any) -> list[str]:
