@@ -141,3 +141,8 @@ def test_other_bad_input_is_refused_with_the_way_out():
         metrics.decline_order([0.1, np.nan])
     with pytest.raises(DataError, match=r"shape \(num_samples, N, C\)"):
         metrics.entropy_parts([[0.5, 0.5]])
+
+
+def test_confidence_on_an_edge_belongs_to_the_bin_below():
+    table = metrics.reliability([[0.5, 0.5], [0.75, 0.25]], [0, 0], bins=4)
+    assert table.count.tolist() == [0, 1, 1, 0]
