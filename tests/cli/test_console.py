@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import warnings
 
 import pytest
@@ -59,3 +60,14 @@ def test_warnings_are_one_line_each(capsys):
 
     assert guarded(command, []) == 0
     assert capsys.readouterr().err == "Warning: layer 'bn' is not covered\n"
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_give_up_their_core_unless_the_user_wants_otherwise(before, after, monkeypatch):
+    """Spinning threads make a small network ten times as slow on a machine with other work."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", before or "")
+    if before is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    found = []
+    guarded(lambda arguments: found.append(os.environ["OMP_WAIT_POLICY"]), [])
+    assert found == [after]
