@@ -54,3 +54,10 @@ def test_change_of_a_density_is_relative_to_at_least_a_nat_per_datum():
     losses = [0.02 * 0.5**epoch for epoch in range(20)]
     assert assess(losses).converged is False
     assert assess(losses, least=100.0).converged is True
+
+
+def test_fit_too_short_to_leave_its_start_has_not_converged_however_flat_its_losses():
+    found = assess(FLAT, reach=0.02, travel=2.3)
+    assert found.converged is False
+    assert "too few steps" in found.detail
+    assert assess(FLAT, reach=3.0, travel=2.3).converged is True

@@ -15,11 +15,20 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import wiu_pyro as wiu
-from wiu_pyro.errors import CostError, CurvatureError, DataError, DeviceError, FitError, GuideError, ModelError
+from wiu_pyro.errors import (
+    CostError,
+    CurvatureError,
+    DataError,
+    DeviceError,
+    FitError,
+    GuideError,
+    ModelError,
+    PriorError,
+)
 from wiu_pyro.guides import AutoDiagonalLaplace, AutoFullLaplace, AutoKFACLaplace, AutoMeanField, init_to_network
 from wiu_pyro.infer import draw_weights, predict
-from wiu_pyro.infer.run import _fraction
-from wiu_pyro.nn import BayesianNetwork, Normal
+from wiu_pyro.infer.run import Run, _fraction
+from wiu_pyro.nn import BayesianNetwork, Laplace, Normal
 from wiu_pyro.testing import linear_gaussian, small_classifier
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
@@ -436,3 +445,29 @@ def test_contract_model_fits_with_validation_on_a_dataset():
     model, (x, y) = small_classifier()
     fitted = fit(model=model, data=TensorDataset(x, y), validation=DataLoader(TensorDataset(x, y), batch_size=7))
     assert np.isfinite(fitted.validation["nll"]).all()
+
+
+def test_mean_field_that_cannot_have_left_its_first_scale_has_not_converged():
+    """20 steps at 0.001 leave every sd at a tenth of the prior's, and −ELBO, nearly all of it KL, nearly flat."""
+    assert "too few steps" in fit(AutoMeanField, epochs=20, batch_size=12).convergence.detail
+    long = fit(AutoMeanField, epochs=20, batch_size=12, learning_rate=0.2)  # 17 × 0.2 > ln 10
+    assert "too few steps" not in long.convergence.detail
+
+
+def test_guide_fitted_further_is_not_judged_by_where_it_once_started():
+    model = network()
+    guide = AutoMeanField(model)
+    for _ in range(2):
+        found = wiu.fit(model, guide, (X, Y), epochs=20, batch_size=12)
+    assert "too few steps" not in found.convergence.detail
+
+
+@pytest.mark.parametrize("guide_class", [AutoDiagonalLaplace, AutoKFACLaplace, AutoFullLaplace])
+def test_model_that_no_curvature_covers_is_refused_before_training(guide_class, monkeypatch):
+    monkeypatch.setattr(Run, "train", lambda *_: pytest.fail("trained"))
+    words = torch.arange(48).view(12, 4) % 5
+    embedding = BayesianNetwork(nn.Sequential(nn.Embedding(5, 2), nn.Flatten(), nn.Linear(8, 3)))
+    with pytest.raises(ModelError, match=r"Layer '0' \(Embedding"):
+        fit(guide_class, (words, Y), model=embedding)
+    with pytest.raises(PriorError, match="site '0.weight' has a Laplace"):
+        fit(guide_class, model=network(prior=Laplace(1.0)))

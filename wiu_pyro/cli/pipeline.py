@@ -118,7 +118,10 @@ def _fit_one(plan: Plan, name: str, point: PointEstimate, finished: Any = None) 
     fitted = time.perf_counter()
     path = _export(plan, name, fit)
     if fit.convergence.converged is False:
-        warn(f"{name} has not converged: {fit.convergence.detail.rstrip('.')}. Read its uncertainties as provisional.")
+        warn(
+            f"{name} has not converged: {fit.convergence.detail.rstrip('.')}. Read its uncertainties as provisional, "
+            "or train for more epochs (--epochs, --vi-epochs)."
+        )
     entry = {
         "file": str(path.relative_to(plan.folder.path)),
         "bytes": path.stat().st_size,

@@ -29,7 +29,7 @@ from wiu_pyro.curvature import (
 from wiu_pyro.errors import GuideError, PriorError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
-from wiu_pyro.nn import Batches, as_batches, complete_num_data, run_at, weight_module
+from wiu_pyro.nn import Batches, as_batches, base_distribution, complete_num_data, run_at, weight_module
 
 __all__ = ["LaplaceGuide"]
 
@@ -122,10 +122,9 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         if self.prototype_trace is None:
             complete_num_data(self.model, batches)
         self.setup(batches)
-        self._require_fixed_priors()
+        self.refuse_model()
         batch = next(iter(batches))
         posterior = AutoBlockNormal(self, point_sites=self.structure.other_sites, batch=batch)
-        self._require_normal_priors(posterior)
         posterior.blocks, posterior.curvature = self._blocks(posterior, batches)
         return posterior
 
@@ -141,10 +140,17 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
                 "Fix the prior, or use mean-field VI."
             )
 
-    def _require_normal_priors(self, posterior: AutoBlockNormal) -> None:
-        for name, place, _ in posterior.sites():
-            if not posterior.flat_prior().normal[place].all():
-                kind = type(posterior.prototype_trace.nodes[name]["fn"]).__name__
+    def refuse_model(self) -> None:
+        """Raise PriorError or ModelError for priors or layers that cannot be covered; `fit` asks before it trains."""
+        self._require_fixed_priors()
+        self._require_normal_priors()
+        if self.curvature_kind != "hessian":
+            self._rules()
+
+    def _require_normal_priors(self) -> None:
+        for name, place, _ in self.sites():
+            if name not in self.structure.other_sites and not self.flat_prior().normal[place].all():
+                kind = type(base_distribution(self.prototype_trace.nodes[name]["fn"])).__name__
                 raise PriorError(
                     f"A Laplace guide needs Normal priors on the weights, but site '{name}' has a {kind}. "
                     "Use wiu_pyro.nn.Normal or FanInNormal there, or mean-field VI, which takes any prior."

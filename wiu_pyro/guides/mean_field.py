@@ -6,6 +6,7 @@ Hinton and van Camp (1993); Graves (2011); Blundell et al. (2015). The sites are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -91,6 +92,10 @@ class AutoMeanField(NetworkGuide):
             spread = spread if spread.shape == shape else torch.ones(shape)
             scales.append(spread.reshape(-1).to(self.loc))
         self.log_scale = nn.Parameter((self.init_scale * torch.cat(scales)).log())
+
+    def least_travel(self) -> float:
+        """Return the way of a log sd from its start to the prior's, where it belongs if the data say nothing."""
+        return abs(math.log(self.init_scale))
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> dist.Distribution:
         """Return the Normal over the flat, unconstrained vector of all weights."""

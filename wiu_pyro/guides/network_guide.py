@@ -262,6 +262,10 @@ class NetworkGuide(AutoContinuous):
         divergence = posterior.log_prob(flat) - self.log_prior(flat)
         return kl_weight * self.temperature * divergence - self.log_likelihood(self.unpack(flat), batch)
 
+    def least_travel(self) -> float:
+        """Return how far a parameter of a new guide must be able to move, or its result is where it started."""
+        return 0.0
+
     def loss_offset(self) -> float:
         """Return the part of −ELBO that no weight can change, in nats: relative changes are taken without it."""
         return 0.0

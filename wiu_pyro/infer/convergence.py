@@ -5,6 +5,9 @@ looked at: the last tenth of the epochs, and the last tenth of the epochs run at
 converged only if −ELBO changed by less than the threshold over both, with all of the KL's weight on. The change is that
 of the mean over the tenth from the mean over the tenth before, for the loss of one epoch is noisy. It is relative to
 −ELBO; a likelihood that is a density has no natural zero, so there it is relative to at least one nat per datum.
+
+Few and small steps leave any loss nearly flat: a fit whose optimiser cannot have left the start has not converged
+either. Adam moves a parameter by about the learning rate a step, whatever the gradient.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ def assess(
     full_rate_epochs: int | None = None,
     threshold: float = THRESHOLD,
     least: float = 0.0,
+    reach: float = math.inf,
+    travel: float = 0.0,
 ) -> Convergence:
     """Judge whether a fit has converged.
 
@@ -58,6 +63,9 @@ def assess(
         Largest relative change that counts as none.
     least : float
         Smallest size of −ELBO that a change is taken relative to, in nats.
+    reach, travel : float
+        How far the optimiser's steps can have moved a parameter, and how far it must be able to move for the result not
+        to be where it started.
 
     Returns
     -------
@@ -80,6 +88,14 @@ def assess(
     }
     worst = max(changes, key=lambda name: changes[name])
     where = "all epochs" if worst == "last" else "the epochs at the full learning rate"
+    if reach < travel:
+        return Convergence(
+            False,
+            changes[worst],
+            threshold,
+            f"too few steps: at this learning rate they move a parameter by about {reach:.2g} at most, and a log sd "
+            f"needs {travel:.2g} from its start to the prior's.",
+        )
     converged = changes[worst] < threshold
     detail = (
         f"−ELBO changed by {100 * changes[worst]:.2f} % over the last tenth of {where} "

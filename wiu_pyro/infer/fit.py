@@ -117,6 +117,7 @@ def fit(
         raise GuideError(f"epochs must be 0 or more, but is {epochs}. 0 keeps the weights as they are.")
     device = read_device(config.device)
     _adopt(model, guide, data, config)
+    travel = guide.least_travel() if isinstance(guide, NetworkGuide) and guide.prototype_trace is None else 0.0
     # a scope of its own: Pyro's parameters go by name, and a second guide of the same class would take the first's
     with seeded(seed, device), pyro.get_param_store().scope(), pyro.poutine.block():
         generator = torch.Generator().manual_seed(seed)
@@ -138,6 +139,8 @@ def fit(
         [loss - offset for loss in losses],
         full_rate_epochs=run.full_rate_epochs(epochs),
         least=0.0 if structure.likelihood in ("categorical", "bernoulli") else structure.num_data,
+        reach=run.reach(epochs, len(batches)),
+        travel=travel,
     )
     if _shares_point_estimate(start, guide, epochs):  # then that one's training, and its verdict, are this one's
         losses, scores, convergence = start.losses, start.validation, start.convergence

@@ -25,6 +25,7 @@ from wiu_pyro.nn import Batches, ModelStructure, as_batches, put_unsampled, run_
 
 __all__ = ["Run"]
 
+LEARNING_RATE = 1e-3
 MAX_BYTES = 4 * 2**30  # of Pyro's own dense Hessian, its inverse and its factor
 
 
@@ -55,16 +56,17 @@ class Run:
         if self.guide.prototype_trace is None:
             self.guide(*batch)
         self.guide.to(self.device)
-        self._refuse_cost()
+        self._refuse_curvature()
         if start is not None:
             beside = {name: start[name] for name in unsampled(self.model, self.structure.priors) if name in start}
             put_unsampled(self.model, beside)
             if not start or len(beside) < len(start):
                 self._start_at(start)
 
-    def _refuse_cost(self) -> None:
-        """Say what the curvature would take before any training is done for it."""
+    def _refuse_curvature(self) -> None:
+        """Say what the curvature cannot cover, or would take, before any training is done for it."""
         if isinstance(self.guide, LaplaceGuide):
+            self.guide.refuse_model()
             self.guide.refuse_cost(self.guide.latent_dim)
         elif isinstance(self.guide, AutoLaplaceApproximation):
             needed = 3 * 4 * self.guide.latent_dim**2
@@ -114,6 +116,11 @@ class Run:
         """Return the number of epochs before the learning rate begins to fall."""
         return epochs if self.config.schedule == "constant" else epochs - math.floor(0.3 * epochs)
 
+    def reach(self, epochs: int, steps_per_epoch: int) -> float:
+        """Return about how far Adam can move a parameter: the learning rate, summed over the steps."""
+        full = self.full_rate_epochs(epochs)
+        return (self.config.learning_rate or LEARNING_RATE) * steps_per_epoch * (full + 0.5 * (epochs - full))
+
     def train(self, batches: Batches, epochs: int, validation: Any) -> tuple[list[float], dict[str, list[float]]]:
         """Train for `epochs` passes; return the loss of each, and the validation scores."""
         losses: list[float] = []
@@ -121,7 +128,7 @@ class Run:
         if epochs == 0:
             return losses, scores
         parameters = self.parameters()
-        rate = self.config.learning_rate or 1e-3
+        rate = self.config.learning_rate or LEARNING_RATE
         optimiser = torch.optim.Adam(parameters, lr=rate, fused=True)
         total, full = epochs * len(batches), self.full_rate_epochs(epochs) * len(batches)
         held_out = None if validation is None else as_batches(validation, batch_size=1000, device=self.device)
