@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import arviz as az
@@ -181,3 +182,12 @@ def test_a_posterior_of_another_tool_is_refused(tmp_path: Path) -> None:
     xr.Dataset({"x": ("layer", [1.0])}).to_netcdf(path, group="layers", mode="a", engine="h5netcdf")
     with pytest.raises(SchemaError, match="was not written by wiu_pyro.save"):
         load(path)
+
+
+def test_file_without_room_is_refused_before_a_byte_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5 crashes the whole process where a disk fills up under it."""
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", lambda *_, **__: pytest.fail("began to write"))
+    with pytest.raises(OutputError, match=r"its disk has 0.0 MB left. Free some space.*Nothing was changed"):
+        save(make(), tmp_path / "posterior.nc")
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ stored uncompressed: 20 MB take 0.02 s instead of 0.9 s, and random numbers hard
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def save(idata: Any, path: str | os.PathLike[str]) -> Path:
         raise OutputError(
             f"A file name is needed, but '{target}' is a folder. Add a name, e.g. '{target / 'posterior.nc'}'."
         )
+    _refuse_full_disk(content, target)
     aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         _write(content, aside)
@@ -75,6 +77,16 @@ def save(idata: Any, path: str | os.PathLike[str]) -> Path:
     finally:
         aside.unlink(missing_ok=True)
     return target
+
+
+def _refuse_full_disk(content: Mapping[str, xr.Dataset], target: Path) -> None:
+    """Refuse to begin where the file has no room: HDF5 crashes the whole process when a disk fills up under it."""
+    needed, free = sum(data.nbytes for data in content.values()), shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise OutputError(
+            f"Room for {needed / 1e6:,.1f} MB is needed to write '{target}', but its disk has {free / 1e6:,.1f} MB left. "
+            "Free some space, or choose another folder. Nothing was changed."
+        )
 
 
 def _write(content: Mapping[str, xr.Dataset], path: Path) -> None:
