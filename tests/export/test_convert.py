@@ -15,7 +15,7 @@ import xarray as xr
 import wiu_pyro as wiu
 from tests.export.conftest import make_data, make_model
 from tests.guides.models import Hierarchical
-from wiu_pyro.errors import GuideError, ModelError, PriorError
+from wiu_pyro.errors import DataError, GuideError, ModelError, PriorError
 from wiu_pyro.guides import AutoMeanField
 from wiu_pyro.infer import draw_weights
 from wiu_pyro.schema import attrs, dataset, groups, layer_names
@@ -396,3 +396,20 @@ def test_a_prior_without_an_sd_is_refused() -> None:
     guide(*make_data())
     with pytest.raises(PriorError, match="'fc.weight'.*has none"):
         wiu.to_inference_data(guide, train_data=make_data())
+
+
+def test_data_that_cannot_be_predicted_are_refused_by_name(fits: dict[str, Any]) -> None:
+    inputs, labels = make_data()
+    broken = inputs.clone()
+    broken[3] = math.nan
+    for data, error, message in [
+        ((broken, labels), DataError, "Inputs must be finite, but 1 of .* the first at index 3"),
+        ((inputs, labels + 1), DataError, "Labels must lie in 0 … 2"),
+        (
+            (inputs[:, :-1], labels),
+            ModelError,
+            "could not be run on a batch of shapes .* Check the network's input size",
+        ),
+    ]:
+        with pytest.raises(error, match=message):
+            wiu.to_inference_data(fits["AutoMeanField"], data, num_samples=4)

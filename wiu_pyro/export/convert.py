@@ -19,6 +19,7 @@ from wiu_pyro.export.draws import ChainDraws, SiteMoments, collect, estimate_mom
 from wiu_pyro.export.layout import Parameter, layer_parameters
 from wiu_pyro.export.sources import Source, read_source
 from wiu_pyro.infer import Fit
+from wiu_pyro.infer.checks import check_new_data
 from wiu_pyro.schema import layer_group, moments_group, validate
 
 __all__ = ["ExportConfig", "to_inference_data"]
@@ -104,8 +105,10 @@ def to_inference_data(fit: Any, data: Any = None, *, num_samples: int = 200, see
     ------
     GuideError
         If `fit` is no posterior or not trained, an option is unknown, or there are fewer than 2 draws.
+    DataError
+        If the data hold NaN or infinity, or labels the network has no output for.
     ModelError
-        If the model or a batch to look at it with is missing.
+        If the model or a batch to look at it with is missing, or the network cannot take the inputs.
     PriorError
         If a prior has no finite mean and sd, or one that depends on another site.
 
@@ -129,7 +132,9 @@ def to_inference_data(fit: Any, data: Any = None, *, num_samples: int = 200, see
         groups["training"] = _training_group(fit)
     if data is not None:
         centres = _centres(source, moments, groups["posterior"])
-        groups |= _data_groups(source, predictions.observations(data), centres, config=config)
+        observed = predictions.observations(data)
+        check_new_data(source.model, source.structure, centres[0], parts=observed.parts)
+        groups |= _data_groups(source, observed, centres, config=config)
         groups["sample_stats"] = _with_log_joint(source, groups)
     idata = build(groups)
     validate(idata)

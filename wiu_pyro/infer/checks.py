@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from wiu_pyro.errors import DataError, ModelError, WiuError
-from wiu_pyro.nn import Batches, ModelStructure, inspect_model
+from wiu_pyro.nn import Batches, ModelStructure, evaluation_mode, inspect_model, run_at
 
-__all__ = ["check_batch", "check_data"]
+__all__ = ["check_batch", "check_data", "check_new_data"]
 
 
 def check_data(model: Callable[..., Any], batches: Batches) -> ModelStructure:
@@ -104,6 +104,44 @@ def check_batch(structure: ModelStructure, batch: tuple[torch.Tensor, ...]) -> N
             f"{structure.num_outputs} outputs, but they range from {low} to {high}. "
             f"Give the network {high + 1} outputs, or count labels from 0."
         )
+
+
+def check_new_data(
+    model: Callable[..., Any],
+    structure: ModelStructure,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    parts: tuple[torch.Tensor, ...],
+) -> None:
+    """Look at data that a fitted model is to predict.
+
+    Parameters
+    ----------
+    model : callable
+    structure : ModelStructure
+    weights : mapping of site to Tensor
+        Weights to run the model at.
+    parts : tuple of Tensor
+        All inputs, and labels where there are any.
+
+    Raises
+    ------
+    DataError
+        As `check_batch`.
+    ModelError
+        If the network cannot take the inputs.
+    """
+    check_batch(structure, parts)
+    device = next(iter(weights.values())).device
+    batch = tuple(part[:2].to(device) for part in parts)
+    try:
+        with torch.no_grad(), evaluation_mode(model), torch.random.fork_rng(devices=[]):  # labels may be drawn
+            run_at(model, dict(weights), batch)
+    except WiuError:
+        raise
+    except (RuntimeError, ValueError, TypeError) as error:
+        explained = _explained(error, batch)
+        raise explained from error
 
 
 def _check_labels_are_whole(batch: tuple[torch.Tensor, ...]) -> None:
