@@ -201,3 +201,12 @@ def test_data_are_listed_and_bundled_ones_need_no_fetching(tmp_path, capsys):
     assert here["digits"] != "no"
     assert run_wiu(capsys, "data", "get", "digits", "--data-root", tmp_path)[0] == 0
     assert "Did you mean 'mnist'" in run_wiu(capsys, "data", "get", "mnst", "--data-root", tmp_path)[2]
+
+
+def test_every_kind_the_help_of_plot_shows_can_be_drawn(files, tmp_path, capsys):
+    _, text, _ = run_wiu(capsys, "plot", "--help")
+    examples = [line.split() for line in text.splitlines() if line.strip().startswith("wiu plot kfac.nc")]
+    assert len(examples) == 2
+    for words in examples:
+        options = [tmp_path / "a.png" if word.endswith(".png") else word for word in words[3:]]
+        assert run_wiu(capsys, "plot", files[1], *options)[0] == 0

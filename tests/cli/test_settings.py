@@ -24,6 +24,12 @@ def test_counts_that_make_no_sense_are_refused_by_their_option_name(field, value
         RunSettings(**{field: value}).check()
 
 
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_learning_rate_that_is_not_positive_is_refused_and_not_taken_for_none_given(rate):
+    with pytest.raises(DataError, match=f"--learning-rate must be a positive number, got {rate:g}"):
+        RunSettings(learning_rate=rate).check()
+
+
 def test_resume_and_overwrite_exclude_each_other():
     with pytest.raises(DataError, match="--resume and --overwrite exclude each other"):
         RunSettings(resume=True, overwrite=True).check()

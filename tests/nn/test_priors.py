@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
@@ -120,6 +121,11 @@ def test_pattern_that_matches_nothing_is_an_error_with_near_matches():
 def test_value_that_is_no_prior_is_an_error():
     with pytest.raises(PriorError, match="must be a wiu_pyro.nn prior or None, but is a float"):
         BayesianNetwork(nn.Linear(2, 2), 1.0)
+
+
+def test_distribution_in_place_of_a_prior_is_told_from_the_prior_of_that_name():
+    with pytest.raises(PriorError, match="but is a Laplace of pyro. Take one of wiu_pyro.nn"):
+        BayesianNetwork(nn.Linear(2, 2), dist.Laplace(0.0, 1.0))
 
 
 def test_no_prior_at_all_is_an_error():

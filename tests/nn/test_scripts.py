@@ -90,7 +90,7 @@ def test_folder_is_no_script(tmp_path):
     ("text", "says"),
     [
         ("x = 1\ndef build(:\n", "mine.py has a syntax error in line 2"),
-        (b"\xff\xfe\x00", "mine.py (cannot be read|has a syntax error)"),
+        (b"\xff\xfe\x00", "mine.py (cannot be read|has a syntax error: )"),
         ("x = 1\nimport no_such_module_here\n", "the script of .*mine.py raised in line 2 ModuleNotFoundError"),
         ("raise SystemExit(3)", "raised in line 1 SystemExit: 3"),
         ("x = 1", r"function build\(num_classes, in_channels, image_size\).*mine.py, but the script has none"),

@@ -227,7 +227,7 @@ def plot(
 
     wiu plot kfac.nc layer-uncertainty -o layers.png
 
-    wiu plot kfac.nc weight-map --layer fc1 -o fc1.png
+    wiu plot kfac.nc weight-heatmap --layer fc1 -o fc1.png
     """
     from wiu_pyro.cli.reading import draw_plot
 

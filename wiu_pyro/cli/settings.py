@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -77,7 +78,7 @@ class RunSettings:
         Raises
         ------
         DataError
-            For a count that is not positive, or --resume together with --overwrite.
+            For a count or learning rate that is not positive, or --resume together with --overwrite.
         GuideError
             If there is no guide, or one is named twice.
         """
@@ -86,6 +87,9 @@ class RunSettings:
             if value is not None and value < least:
                 option = name.replace("_", "-")
                 raise DataError(f"--{option} must be at least {least}, got {value}. Leave it out for the default.")
+        rate = self.learning_rate
+        if rate is not None and not 0 < rate < math.inf:
+            raise DataError(f"--learning-rate must be a positive number, got {rate:g}. Leave it out for the default.")
         if self.resume and self.overwrite:
             raise DataError("--resume and --overwrite exclude each other, both were given. Keep one of them.")
         if not self.guides:

@@ -261,8 +261,10 @@ def match_priors(prior: Prior | Mapping[str, Prior | None], names: list[str]) ->
     rules = dict(prior) if isinstance(prior, Mapping) else {"*": prior}
     for pattern, rule in rules.items():
         if rule is not None and not isinstance(rule, Prior):
+            package, kind = type(rule).__module__.partition(".")[0], type(rule).__name__
             raise PriorError(
-                f"The prior for '{pattern}' must be a wiu_pyro.nn prior or None, but is a {type(rule).__name__}. "
+                f"The prior for '{pattern}' must be a wiu_pyro.nn prior or None, but is a "
+                f"{kind if package == 'builtins' else f'{kind} of {package}'}. Take one of wiu_pyro.nn. "
                 f"{near_matches(type(rule).__name__, ['Normal', 'FanInNormal', 'Laplace', 'ScaleMixtureNormal'])}"
             )
         if not any(fnmatchcase(name, pattern) for name in names):

@@ -225,8 +225,9 @@ def _run(path: Path) -> types.ModuleType:
     try:
         code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except SyntaxError as error:
+        where = f" in line {error.lineno}" if error.lineno else ""  # none where the file is no text
         raise ModelError(
-            f"A Python script is needed, but {path} has a syntax error in line {error.lineno}: {error.msg}. Correct it."
+            f"A Python script is needed, but {path} has a syntax error{where}: {error.msg}. Correct it."
         ) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"A Python script is needed, but {path} cannot be read: {error}. Check the file.") from error
