@@ -84,8 +84,8 @@ def _refuse_full_disk(content: Mapping[str, xr.Dataset], target: Path) -> None:
     needed, free = sum(data.nbytes for data in content.values()), shutil.disk_usage(target.parent).free
     if needed > free:
         raise OutputError(
-            f"Room for {needed / 1e6:,.1f} MB is needed to write '{target}', but its disk has {free / 1e6:,.1f} MB left. "
-            "Free some space, or choose another folder. Nothing was changed."
+            f"Room for {needed / 1e6:,.1f} MB is needed to write '{target}', but its disk has {free / 1e6:,.1f} MB "
+            "left. Free some space, or choose another folder. Nothing was changed."
         )
 
 

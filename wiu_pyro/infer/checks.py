@@ -130,6 +130,8 @@ def check_new_data(
         As `check_batch`.
     ModelError
         If the network cannot take the inputs.
+    WiuError
+        What the model itself says of them.
     """
     check_batch(structure, parts)
     device = next(iter(weights.values())).device
