@@ -57,7 +57,7 @@ def moments_group(layer: str) -> str:
 
 
 def moment_parameters(data: xr.Dataset) -> dict[str, str]:
-    """Return the parameters of a `moments_<name>` group and the prefix of their variables: weight "", bias "bias_"."""
+    """Return the parameters of a moments group and the prefix of their variables: ``""`` or, say, ``"bias_"``."""
     means = [str(name) for name in data.data_vars if str(name).endswith("mean")]
     prefixes = [name.removesuffix("mean") for name in means if not name.endswith("prior_mean")]
     return {prefix.removesuffix("_") or "weight": prefix for prefix in prefixes}
