@@ -1,6 +1,12 @@
 """Curvature of a network's loss at given weights, in torch: GGN, Fisher and Hessian; diagonal, Kronecker, full."""
 
+from wiu_pyro.curvature.accumulate import accumulate
 from wiu_pyro.curvature.capture import CapturedBatch, CurvaturePass, capture_layers, refuse_training_mode
+from wiu_pyro.curvature.diagonal import DiagonalCurvature
+from wiu_pyro.curvature.full import FullCurvature, FullLayerCurvature
+from wiu_pyro.curvature.hessian import hessian
+from wiu_pyro.curvature.kronecker import KroneckerFactors
+from wiu_pyro.curvature.layer_curvature import LayerCurvature
 from wiu_pyro.curvature.likelihood import (
     CURVATURE_KINDS,
     BernoulliOutput,
@@ -10,21 +16,28 @@ from wiu_pyro.curvature.likelihood import (
     read,
 )
 from wiu_pyro.curvature.rules import LayerRule, MatrixRule, rule_for, supported_layers
-from wiu_pyro.curvature.structures import DiagonalCurvature, FullCurvature, KroneckerFactors, hessian
+
+STRUCTURES: dict[str, type[LayerCurvature]] = {
+    kind.structure: kind for kind in (KroneckerFactors, DiagonalCurvature, FullLayerCurvature)
+}
 
 __all__ = [
     "CURVATURE_KINDS",
+    "STRUCTURES",
     "BernoulliOutput",
     "CapturedBatch",
     "CategoricalOutput",
     "CurvaturePass",
     "DiagonalCurvature",
     "FullCurvature",
+    "FullLayerCurvature",
     "KroneckerFactors",
+    "LayerCurvature",
     "LayerRule",
     "MatrixRule",
     "NormalOutput",
     "OutputLikelihood",
+    "accumulate",
     "capture_layers",
     "hessian",
     "read",

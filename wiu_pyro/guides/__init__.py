@@ -5,6 +5,7 @@ from wiu_pyro.guides.closed_form import ClosedForm, closed_form
 from wiu_pyro.guides.laplace_diagonal import AutoDiagonalLaplace
 from wiu_pyro.guides.laplace_full import AutoFullLaplace
 from wiu_pyro.guides.laplace_kfac import AutoKFACLaplace
+from wiu_pyro.guides.laplace_layers import AutoLaplace
 from wiu_pyro.guides.mean_field import AutoMeanField
 from wiu_pyro.guides.registry import by_name, known_guides
 from wiu_pyro.guides.start import init_to_network
@@ -14,6 +15,7 @@ __all__ = [
     "AutoDiagonalLaplace",
     "AutoFullLaplace",
     "AutoKFACLaplace",
+    "AutoLaplace",
     "AutoMeanField",
     "ClosedForm",
     "by_name",

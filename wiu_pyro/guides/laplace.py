@@ -124,7 +124,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         self.setup(batches)
         self.refuse_model()
         batch = next(iter(batches))
-        posterior = AutoBlockNormal(self, point_sites=self.structure.other_sites, batch=batch)
+        posterior = AutoBlockNormal(self, point_sites=self._point_sites(), batch=batch)
         posterior.blocks, posterior.curvature = self._blocks(posterior, batches)
         return posterior
 
@@ -148,21 +148,36 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
             self._rules()
 
     def _require_normal_priors(self) -> None:
+        point = self._point_sites()
         for name, place, _ in self.sites():
-            if name not in self.structure.other_sites and not self.flat_prior().normal[place].all():
+            if name not in point and not self.flat_prior().normal[place].all():
                 kind = type(base_distribution(self.prototype_trace.nodes[name]["fn"])).__name__
                 raise PriorError(
                     f"A Laplace guide needs Normal priors on the weights, but site '{name}' has a {kind}. "
                     "Use wiu_pyro.nn.Normal or FanInNormal there, or mean-field VI, which takes any prior."
                 )
 
+    def _covered_layers(self) -> tuple[str, ...]:
+        """Return the names of the layers that get a posterior; the others stay at their point estimate."""
+        return tuple(layer.name for layer in self.structure.layers)
+
+    def _point_sites(self) -> tuple[str, ...]:
+        covered = self._covered_layers()
+        left = [site for layer in self.structure.layers if layer.name not in covered for site in layer.sites.values()]
+        return (*self.structure.other_sites, *left)
+
     def _rules(self) -> dict[str, LayerRule]:
-        return {layer.name: rule_for(layer.name, layer.module, layer.shapes) for layer in self.structure.layers}
+        covered = self._covered_layers()
+        return {
+            layer.name: rule_for(layer.name, layer.module, layer.shapes)
+            for layer in self.structure.layers
+            if layer.name in covered
+        }
 
     def _captured(self, batches: Batches, counter: list[int], rules: dict[str, LayerRule]) -> Iterator[CapturedBatch]:
         """Yield what each batch shows of the layers; `counter[0]` grows by the data seen."""
         weights = {name: value.clone().requires_grad_() for name, value in self.point_estimate().items()}
-        for name in self.structure.other_sites:
+        for name in self._point_sites():
             weights[name].requires_grad_(False)
 
         def forward(batch: tuple[torch.Tensor, ...]) -> OutputLikelihood:

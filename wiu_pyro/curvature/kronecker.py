@@ -1,0 +1,93 @@
+"""Kronecker factors of a layer's curvature.
+
+They follow the expand form of Eschenhagen et al. (2023), which for convolutions is that of Grosse and Martens (2016):
+the block of a layer is G ⊗ A with G = Σ_nt g g' and A the mean of a a' over data and positions.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from typing_extensions import override
+
+from wiu_pyro.curvature.layer_curvature import LayerCurvature
+from wiu_pyro.curvature.rules import LayerRule, MatrixRule
+from wiu_pyro.errors import PriorError
+from wiu_pyro.linalg import KroneckerPrecision
+
+__all__ = ["KroneckerFactors"]
+
+
+class KroneckerFactors(LayerCurvature):
+    """Kronecker factors of one layer's curvature, summed over the data seen.
+
+    Parameters
+    ----------
+    rule : MatrixRule
+
+    Attributes
+    ----------
+    grad_factor : Tensor, shape (groups, out, out)
+        Σ over data, positions and columns of g g'.
+    input_sum : Tensor, shape (groups, in, in)
+        Σ over data and positions of a a'.
+    uses : Tensor
+        Data times positions seen, a float64 scalar.
+    """
+
+    structure: ClassVar[str] = "kfac"
+    rule: MatrixRule
+
+    def __init__(self, rule: MatrixRule) -> None:
+        super().__init__(rule)
+        self.grad_factor: torch.Tensor | float = 0.0
+        self.input_sum: torch.Tensor | float = 0.0
+        self.uses = torch.zeros((), dtype=torch.float64)
+
+    @classmethod
+    @override
+    def covers(cls, rule: LayerRule) -> bool:
+        return isinstance(rule, MatrixRule)
+
+    @classmethod
+    @override
+    def num_elements(cls, rule: LayerRule) -> int:
+        # factors, eigenvectors, and the table of variances in the eigenbasis (float64 and float32)
+        return 2 * rule.groups * (rule.out_features**2 + rule.in_features**2) + 3 * rule.numel  # type: ignore[attr-defined]
+
+    @override
+    def update(self, layer_input: torch.Tensor, grads: torch.Tensor) -> None:
+        inputs = self.rule.inputs(layer_input).transpose(0, 1).flatten(1, 2)  # (groups, uses, in)
+        outputs = self.rule.output_grads(grads)  # (columns, batch, groups, positions, out)
+        outputs = outputs.permute(2, 0, 1, 3, 4).flatten(1, 3)  # (groups, columns * uses, out)
+        self.input_sum = self.input_sum + inputs.mT @ inputs
+        self.grad_factor = self.grad_factor + outputs.mT @ outputs
+        self.uses = self.uses + inputs.shape[1]
+
+    @property
+    def input_factor(self) -> torch.Tensor:
+        """A: the mean of a a' over data and positions, shape (groups, in, in)."""
+        return self.input_sum / self.uses.item()  # type: ignore[return-value]
+
+    @override
+    def sums(self) -> dict[str, torch.Tensor]:
+        return {"grad_factor": self.grad_factor, "input_sum": self.input_sum, "uses": self.uses}  # type: ignore[dict-item]
+
+    @override
+    def load_sums(self, sums: dict[str, torch.Tensor]) -> None:
+        self.grad_factor, self.input_sum, self.uses = sums["grad_factor"], sums["input_sum"], sums["uses"]
+
+    @override
+    def check_prior(self, layer: str, prior_precision: torch.Tensor) -> None:
+        rows = prior_precision.view(-1, self.rule.in_features)
+        if not torch.allclose(rows, rows[:1].expand_as(rows), rtol=1e-5, atol=0.0):
+            raise PriorError(
+                f"KFAC needs one prior scale per input column of a layer, but in layer '{layer}' the prior's "
+                "scale differs between output units. Use AutoDiagonalLaplace or AutoFullLaplace, which take any scales."
+            )
+
+    @override
+    def precision(self, prior_precision: torch.Tensor, *, scale: float) -> KroneckerPrecision:
+        columns = prior_precision.view(-1, self.rule.in_features)[0].clone()
+        return KroneckerPrecision(self.grad_factor * scale, self.input_factor, columns)

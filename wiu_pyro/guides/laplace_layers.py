@@ -1,0 +1,135 @@
+"""Laplace with one independent block per layer, each layer in the structure asked for; the rest at a point estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from wiu_pyro.curvature import STRUCTURES, LayerCurvature, accumulate
+from wiu_pyro.errors import GuideError, near_matches
+from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.laplace import LaplaceGuide, layer_index
+from wiu_pyro.nn import Batches, ModelStructure
+
+__all__ = ["POINT", "AutoLaplace", "choose_structures"]
+
+POINT = "point"  # a layer that stays at its point estimate
+FALLBACK = "diagonal"  # for a layer that the structure asked for does not cover
+
+
+def choose_structures(asked: str | Mapping[str, str], structure: ModelStructure) -> dict[str, str]:
+    """Return the structure of each layer.
+
+    Parameters
+    ----------
+    asked : str or mapping of pattern to str
+        One structure for all layers; or by layer name with ``*`` and ``?``, the first match wins, and a layer that none
+        matches stays at its point estimate.
+    structure : ModelStructure
+
+    Returns
+    -------
+    dict of str to str
+
+    Raises
+    ------
+    GuideError
+        If a structure is unknown, a pattern matches no layer, or every layer is left at its point estimate.
+    """
+    names = [layer.name for layer in structure.layers]
+    patterns = {"*": asked} if isinstance(asked, str) else dict(asked)
+    known = [*STRUCTURES, POINT]
+    for pattern, wanted in patterns.items():
+        if wanted not in known:
+            raise GuideError(f"Unknown structure '{wanted}' for '{pattern}'. {near_matches(wanted, known)}")
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise GuideError(
+                f"A pattern of structure= must match a layer, but '{pattern}' matches none. "
+                f"{near_matches(pattern, names)}"
+            )
+    chosen = {
+        name: next((wanted for pattern, wanted in patterns.items() if fnmatchcase(name, pattern)), POINT)
+        for name in names
+    }
+    if all(wanted == POINT for wanted in chosen.values()):
+        raise GuideError('At least one layer needs a posterior, but all are left at "point". Give one a structure.')
+    return chosen
+
+
+class AutoLaplace(LaplaceGuide):
+    """Laplace approximation with one block per layer, each in its own structure.
+
+    Parameters
+    ----------
+    model : callable
+        A Pyro model whose weights have Normal priors.
+    structure : str or mapping of pattern to str
+        ``"kfac"``, ``"diagonal"``, ``"full"`` or ``"point"`` for all layers or by layer name, as
+        ``{"features*": "kfac", "classifier.6": "full"}``: the first match wins, and layers that none matches stay at their
+        point estimate. A layer that Kronecker factors do not cover gets a diagonal.
+    **options
+        As for `LaplaceGuide`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from wiu_pyro.nn import BayesianNetwork
+    >>> model = BayesianNetwork(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), num_data=8).eval()
+    >>> guide = AutoLaplace(model, structure={"2": "full"})
+    >>> posterior = guide.laplace_approximation(torch.ones(8, 4), torch.zeros(8).long())
+    >>> [(block.layers, block.structure) for block in posterior.blocks]
+    [(('2',), 'full')]
+    """
+
+    cli_name = ""
+    structure_name = "mixed"
+
+    def __init__(
+        self, model: Callable[..., Any], *, structure: str | Mapping[str, str] = "kfac", **options: Any
+    ) -> None:
+        super().__init__(model, **options)
+        self.asked_structure = structure
+
+    def chosen_structures(self) -> dict[str, str]:
+        """Return the structure of each layer, after one look at the model."""
+        return choose_structures(self.asked_structure, self.structure)
+
+    def _covered_layers(self) -> tuple[str, ...]:
+        return tuple(name for name, wanted in self.chosen_structures().items() if wanted != POINT)
+
+    def _curvatures(self) -> dict[str, LayerCurvature]:
+        """Return an empty curvature for each layer with a posterior."""
+        chosen, rules = self.chosen_structures(), self._rules()
+        kinds = {name: STRUCTURES[chosen[name]] for name in rules}
+        return {
+            name: (kinds[name] if kinds[name].covers(rule) else STRUCTURES[FALLBACK])(rule)
+            for name, rule in rules.items()
+        }
+
+    def _blocks(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[tuple[Block, ...], CurvatureRecord]:
+        curvatures = self._curvatures()
+        layers = {layer.name: layer for layer in self.structure.layers}
+        index = {name: layer_index(posterior, one.rule, layers[name].sites) for name, one in curvatures.items()}
+        prior_precision = posterior.flat_prior().scale.square().reciprocal()
+        for name, curvature in curvatures.items():
+            curvature.check_prior(name, prior_precision[index[name]])
+        seen = self._accumulate(curvatures, batches)
+        record = self._record(seen)
+        blocks = []
+        for name, curvature in curvatures.items():
+            precision = curvature.precision(prior_precision[index[name]], scale=record.scale)
+            blocks.append(Block((name,), curvature.structure, precision, index[name], {name: curvature.rule}))
+        return tuple(blocks), record
+
+    def _accumulate(self, curvatures: dict[str, LayerCurvature], batches: Batches) -> int:
+        rules = {name: curvature.rule for name, curvature in curvatures.items()}
+        seen: list[int] = [0]
+
+        def one_pass() -> Any:
+            seen[0] = 0
+            return self._captured(batches, seen, rules)
+
+        accumulate(one_pass, curvatures)
+        return seen[0]
