@@ -57,7 +57,7 @@ class LayerCurvature(ABC):
         grads : Tensor, shape (columns, batch, *output_shape)
         """
 
-    def end_pass(self, number: int) -> None:
+    def end_pass(self, number: int) -> None:  # noqa: B027 (most structures take one pass)
         """Do what is to be done between passes; called after each but the last, with its number from 0."""
 
     @abstractmethod
@@ -68,7 +68,7 @@ class LayerCurvature(ABC):
     def load_sums(self, sums: dict[str, torch.Tensor]) -> None:
         """Take over sums that another object of this structure and layer returned."""
 
-    def check_prior(self, layer: str, prior_precision: torch.Tensor) -> None:
+    def check_prior(self, layer: str, prior_precision: torch.Tensor) -> None:  # noqa: B027 (most take any)
         """Raise PriorError where the prior, of shape (numel,) in the rule's order, cannot enter this structure."""
 
     @abstractmethod

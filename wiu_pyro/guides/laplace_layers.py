@@ -66,8 +66,8 @@ class AutoLaplace(LaplaceGuide):
         A Pyro model whose weights have Normal priors.
     structure : str or mapping of pattern to str
         ``"kfac"``, ``"diagonal"``, ``"full"`` or ``"point"`` for all layers or by layer name, as
-        ``{"features*": "kfac", "classifier.6": "full"}``: the first match wins, and layers that none matches stay at their
-        point estimate. A layer that Kronecker factors do not cover gets a diagonal.
+        ``{"features*": "kfac", "classifier.6": "full"}``: the first match wins, and layers that none matches stay at
+        their point estimate. A layer that Kronecker factors do not cover gets a diagonal.
     **options
         As for `LaplaceGuide`.
 
