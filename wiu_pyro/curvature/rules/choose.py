@@ -1,0 +1,59 @@
+"""Which rule a layer gets."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from wiu_pyro.curvature.rules.base import LayerRule
+from wiu_pyro.curvature.rules.convolution import Conv2dRule
+from wiu_pyro.curvature.rules.matrix import LinearRule
+from wiu_pyro.curvature.rules.normalisation import AffineRule
+from wiu_pyro.errors import ModelError
+
+__all__ = ["RULES", "rule_for", "supported_layers"]
+
+RULES: dict[type[nn.Module], type[LayerRule]] = {
+    nn.Linear: LinearRule,
+    nn.Conv2d: Conv2dRule,
+    nn.BatchNorm1d: AffineRule,
+    nn.BatchNorm2d: AffineRule,
+    nn.BatchNorm3d: AffineRule,
+    nn.LayerNorm: AffineRule,
+    nn.GroupNorm: AffineRule,
+}
+
+
+def supported_layers() -> list[str]:
+    """Return the names of the layer types a curvature can be computed for."""
+    return [kind.__name__ for kind in RULES]
+
+
+def rule_for(name: str, module: nn.Module | None, shapes: dict[str, tuple[int, ...]]) -> LayerRule:
+    """Return the rule of a layer.
+
+    Parameters
+    ----------
+    name : str
+        The layer's name, for messages.
+    module : Module or None
+    shapes : dict of str to tuple of int
+        Its parameters with a posterior.
+
+    Returns
+    -------
+    LayerRule
+
+    Raises
+    ------
+    ModelError
+        If the layer is of a type no rule covers.
+    """
+    for kind, rule in RULES.items():
+        if isinstance(module, kind) and set(shapes) <= {"weight", "bias"}:
+            return rule(module, shapes)
+    held = "no module" if module is None else type(module).__name__
+    raise ModelError(
+        f"Layer '{name}' ({held}, parameters {', '.join(shapes)}) is of a type whose curvature is not covered; covered "
+        f"are {', '.join(supported_layers())}. Leave it without a prior (prior={{'{name}.*': None, '*': ...}}), which "
+        "keeps it at its point estimate, or use mean-field VI."
+    )

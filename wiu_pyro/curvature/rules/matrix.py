@@ -1,0 +1,92 @@
+"""Layers that multiply patches of their input by a matrix: for a datum the Jacobian is Σ_t g_t a_t'.
+
+t runs over the positions at which the weights are used: one for a Linear layer on vectors, all pixels for a
+convolution. The bias is one more column, whose input is 1, so weight and bias share one block (Grosse and Martens 2016,
+section 3).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import nn
+from typing_extensions import override
+
+from wiu_pyro.curvature.rules.base import LayerRule
+
+__all__ = ["LinearRule", "MatrixRule"]
+
+
+class MatrixRule(LayerRule):
+    """A layer that multiplies patches of its input by a matrix of shape (groups, out, in [+ 1])."""
+
+    def __init__(self, module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
+        super().__init__(module, shapes)
+        self.groups = int(getattr(module, "groups", 1))
+        out = next(iter(shapes.values()))[0]  # not module.weight: a PyroSample would draw
+        self.out_features = out // self.groups
+        self.in_features = self.numel // out
+
+    @abstractmethod
+    def patches(self, layer_input: torch.Tensor) -> torch.Tensor:
+        """Return what the weight multiplies, shape (batch, groups, positions, in), without the bias column."""
+
+    @abstractmethod
+    def output_grads(self, grads: torch.Tensor) -> torch.Tensor:
+        """Reshape (columns, batch, *output_shape) to (columns, batch, groups, positions, out)."""
+
+    def inputs(self, layer_input: torch.Tensor) -> torch.Tensor:
+        """Return the inputs of the joint matrix, shape (batch, groups, positions, in [+ 1])."""
+        patches = self.patches(layer_input)
+        if "bias" not in self.shapes:
+            return patches
+        ones = patches.new_ones(*patches.shape[:-1], 1)
+        return torch.cat([patches, ones], -1) if "weight" in self.shapes else ones
+
+    @override
+    def join(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
+        parts = []
+        for name in ("weight", "bias"):
+            if name in self.shapes:
+                lead = values[name].shape[: values[name].dim() - len(self.shapes[name])]
+                parts.append(values[name].reshape(*lead, self.groups, self.out_features, -1))
+        return torch.cat(parts, -1).flatten(-3)
+
+    @override
+    def split(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        lead = flat.shape[:-1]
+        matrix = flat.reshape(*lead, self.groups, self.out_features, self.in_features)
+        values = {}
+        if "weight" in self.shapes:
+            weight = matrix[..., :-1] if "bias" in self.shapes else matrix
+            values["weight"] = weight.reshape(*lead, *self.shapes["weight"])
+        if "bias" in self.shapes:
+            values["bias"] = matrix[..., -1].reshape(*lead, *self.shapes["bias"])
+        return values
+
+    @override
+    def jacobian(self, layer_input: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+        joint = torch.einsum("kngto,ngti->nkgoi", self.output_grads(grads), self.inputs(layer_input))
+        return joint.flatten(-3)
+
+    @override
+    def squared_sum(self, layer_input: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+        inputs, outputs = self.inputs(layer_input), self.output_grads(grads)
+        if inputs.shape[2] > 1:
+            return super().squared_sum(layer_input, grads)
+        # one position: the square of an outer product is the outer product of squares
+        squares = outputs.square().sum(0)[:, :, 0]  # (batch, groups, out)
+        return torch.einsum("ngo,ngi->goi", squares, inputs[:, :, 0].square()).reshape(-1)
+
+
+class LinearRule(MatrixRule):
+    """`torch.nn.Linear`, on vectors or on each position of a sequence."""
+
+    @override
+    def patches(self, layer_input: torch.Tensor) -> torch.Tensor:
+        return layer_input.reshape(len(layer_input), 1, -1, layer_input.shape[-1])
+
+    @override
+    def output_grads(self, grads: torch.Tensor) -> torch.Tensor:
+        return grads.reshape(*grads.shape[:2], 1, -1, grads.shape[-1])
