@@ -38,6 +38,9 @@ class Block:
         Where its variables stand in the flat vector.
     rules : dict of str to LayerRule
         How each of its layers enters the curvature, in the block's order; empty where no Jacobian is to be had.
+    entries : Tensor of int64, shape (numel,), or None
+        Where its variables stand among all weights of its layers, joined in the order of `rules`; None where it has
+        all of them. Weights that no block has are fixed at the mean.
     """
 
     layers: tuple[str, ...]
@@ -45,6 +48,7 @@ class Block:
     precision: Precision
     index: torch.Tensor
     rules: dict[str, LayerRule] = field(default_factory=dict, repr=False)
+    entries: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class BlockNormal(dist.TorchDistribution):
     ----------
     loc : Tensor, shape (numel,)
     blocks : tuple of Block
-        Together they cover each entry once.
+        Each entry is in one of them at most; one that is in none is fixed at `loc`, and counts in no density.
     batch_shape : Size
         Independent copies, for vectorised plates.
     """
@@ -124,8 +128,8 @@ class BlockNormal(dist.TorchDistribution):
 
     @property
     def variance(self) -> torch.Tensor:
-        """The marginal variances, shape (*batch_shape, numel)."""
-        values = torch.empty_like(self.loc)
+        """The marginal variances, shape (*batch_shape, numel); 0 where a weight is fixed."""
+        values = torch.zeros_like(self.loc)
         for block in self.blocks:
             values[block.index] = block.precision.variance()
         return values.expand(self.batch_shape + self.event_shape)

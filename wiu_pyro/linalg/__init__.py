@@ -1,19 +1,17 @@
 """Matrices of Gaussian posteriors over weights, in torch: diagonal, Kronecker-factored, low rank, dense."""
 
+from wiu_pyro.linalg.kronecker import EigenbasisPrecision, KroneckerPrecision, factor_eigh, whitened
 from wiu_pyro.linalg.low_rank import LowRankCovariance
-from wiu_pyro.linalg.precision import (
-    DensePrecision,
-    DiagonalPrecision,
-    KroneckerPrecision,
-    Precision,
-    kl_from_diagonal_normal,
-)
+from wiu_pyro.linalg.precision import DensePrecision, DiagonalPrecision, Precision, kl_from_diagonal_normal
 
 __all__ = [
     "DensePrecision",
     "DiagonalPrecision",
+    "EigenbasisPrecision",
     "KroneckerPrecision",
     "LowRankCovariance",
     "Precision",
+    "factor_eigh",
     "kl_from_diagonal_normal",
+    "whitened",
 ]

@@ -1,13 +1,8 @@
-"""Gaussian precision matrices that are never formed: diagonal, Kronecker-factored, and dense.
+"""Gaussian precision matrices: what each must give, and the diagonal and dense ones.
 
 Each operator stands for a positive definite precision matrix Λ of `numel` variables and gives what a Gaussian posterior
 needs of it: draws with covariance Λ⁻¹, quadratic forms, log det Λ, marginal variances (diagonal of Λ⁻¹), conditional
-variances (one over the diagonal of Λ). Vectors are flat; the Kronecker operator reads them as matrices.
-
-References
-----------
-Martens and Grosse (2015), Optimizing Neural Networks with Kronecker-factored Approximate Curvature.
-Ritter et al. (2018), A Scalable Laplace Approximation for Neural Networks.
+variances (one over the diagonal of Λ). Vectors are flat.
 """
 
 from __future__ import annotations
@@ -20,7 +15,7 @@ from typing_extensions import override
 
 from wiu_pyro.errors import CurvatureError
 
-__all__ = ["DensePrecision", "DiagonalPrecision", "KroneckerPrecision", "Precision", "kl_from_diagonal_normal"]
+__all__ = ["DensePrecision", "DiagonalPrecision", "Precision", "kl_from_diagonal_normal"]
 
 
 class Precision(ABC):
@@ -110,78 +105,6 @@ class DiagonalPrecision(Precision):
         return (jacobian * self.variance()) @ jacobian.mT
 
 
-class KroneckerPrecision(Precision):
-    """Λ = G ⊗ A + I ⊗ diag(q) of the weights of a layer, one block for each group.
-
-    A variable is an entry of a matrix of shape (out, in), flattened row by row. G acts on the outputs, A on the inputs,
-    and q, the prior precision, depends on the input column alone. With A' = diag(q)^-1/2 A diag(q)^-1/2 the sum becomes
-    (I ⊗ diag(q)^1/2) (G ⊗ A' + I) (I ⊗ diag(q)^1/2), so two small eigendecompositions invert it exactly: no damping is
-    put on the factors.
-
-    Parameters
-    ----------
-    grad_factor : Tensor, shape (groups, out, out)
-        G, symmetric positive semi-definite.
-    input_factor : Tensor, shape (groups, in, in)
-        A, symmetric positive semi-definite.
-    column_precision : Tensor, shape (in,)
-        q, strictly positive.
-
-    Raises
-    ------
-    CurvatureError
-        If a factor is not finite or not positive semi-definite.
-    """
-
-    def __init__(self, grad_factor: torch.Tensor, input_factor: torch.Tensor, column_precision: torch.Tensor) -> None:
-        self.column_precision = column_precision
-        self.whitener = column_precision.rsqrt()  # (in,)
-        self.grad_diagonal = grad_factor.diagonal(dim1=-2, dim2=-1)  # (groups, out)
-        self.input_diagonal = input_factor.diagonal(dim1=-2, dim2=-1)  # (groups, in)
-        whitened = self.whitener[:, None].double() * input_factor.double() * self.whitener.double()
-        grad_values, out_basis = _eigh(grad_factor.double(), "grad")
-        input_values, in_basis = _eigh(whitened, "input")
-        self.eigenvalues = 1 + grad_values[:, :, None] * input_values[:, None, :]  # (groups, out, in), float64
-        self.out_basis = out_basis.to(grad_factor.dtype)
-        self.in_basis = in_basis.to(input_factor.dtype)
-        self.inverse = self.eigenvalues.reciprocal().to(grad_factor.dtype)  # variances in the whitened eigenbasis
-        self.matrix_shape = tuple(self.inverse.shape)  # (groups, out, in)
-        self.numel = self.inverse.numel()
-
-    @override
-    def colour(self, noise: torch.Tensor) -> torch.Tensor:
-        matrix = noise.reshape(*noise.shape[:-1], *self.matrix_shape) * self.inverse.sqrt()
-        matrix = self.out_basis @ matrix @ self.in_basis.mT * self.whitener
-        return matrix.reshape(noise.shape)
-
-    @override
-    def quadratic(self, delta: torch.Tensor) -> torch.Tensor:
-        matrix = delta.reshape(*delta.shape[:-1], *self.matrix_shape) / self.whitener
-        rotated = (self.out_basis.mT @ matrix @ self.in_basis).double()
-        return (rotated.square() * self.eigenvalues).sum((-3, -2, -1))
-
-    @override
-    def log_det(self) -> torch.Tensor:
-        rows = self.numel // len(self.column_precision)
-        return self.eigenvalues.log().sum() + rows * self.column_precision.double().log().sum()
-
-    @override
-    def variance(self) -> torch.Tensor:
-        matrix = self.out_basis.square() @ self.inverse @ self.in_basis.square().mT
-        return (matrix * self.whitener.square()).reshape(-1)
-
-    @override
-    def conditional_variance(self) -> torch.Tensor:
-        diagonal = self.grad_diagonal[:, :, None] * self.input_diagonal[:, None, :] + self.column_precision
-        return diagonal.reciprocal().reshape(-1)
-
-    @override
-    def covariance_of(self, jacobian: torch.Tensor) -> torch.Tensor:
-        matrix = jacobian.reshape(*jacobian.shape[:-1], *self.matrix_shape) * self.whitener
-        rotated = (self.out_basis.mT @ matrix @ self.in_basis).reshape(jacobian.shape)
-        return (rotated * self.inverse.reshape(-1)) @ rotated.mT
-
-
 class DensePrecision(Precision):
     """A dense precision matrix, kept as its float64 Cholesky factor.
 
@@ -246,20 +169,6 @@ class DensePrecision(Precision):
         """Return the precision of the marginal over the variables in `index`, shape (len(index), len(index))."""
         block = self.covariance[index][:, index]
         return DensePrecision(torch.cholesky_inverse(torch.linalg.cholesky(block)))
-
-
-def _eigh(matrix: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return eigenvalues and vectors of a positive semi-definite matrix; rounding below zero becomes zero."""
-    if not torch.isfinite(matrix).all():
-        raise CurvatureError(f"A finite {name} factor is needed, but it holds NaN or infinity. Check data and weights.")
-    values, vectors = torch.linalg.eigh(matrix)
-    largest = values.max().item()
-    if values.min().item() < -1e-5 * max(largest, 1e-30):
-        raise CurvatureError(
-            f"A positive semi-definite {name} factor is needed, but its smallest eigenvalue is "
-            f"{values.min().item():.3g} (largest {largest:.3g}). Check that the factor is symmetric."
-        )
-    return values.clamp(min=0), vectors
 
 
 def kl_from_diagonal_normal(
