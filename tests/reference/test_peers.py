@@ -10,7 +10,7 @@ from torch import nn
 
 import wiu_pyro as wiu
 from tests.curvature.networks import build, captured, rules_of
-from wiu_pyro.curvature import DiagonalCurvature, KroneckerFactors
+from wiu_pyro.curvature import DiagonalCurvature, EigenvalueCorrectedFactors, KroneckerFactors
 from wiu_pyro.guides import AutoDiagonalLaplace, AutoFullLaplace, AutoKFACLaplace
 from wiu_pyro.infer import functional_distribution
 from wiu_pyro.nn import BayesianNetwork, Normal, as_batches
@@ -57,6 +57,42 @@ def test_kronecker_factors_are_those_of_curvlinops(name):
         order = torch.cat([places[key].reshape(-1) for key in ("weight", "bias")])  # ours, in the peer's order
         block = dense[start : start + rule.numel, start : start + rule.numel]
         torch.testing.assert_close(joint[order][:, order], block, rtol=1e-4, atol=1e-8)
+        start += rule.numel
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_eigenvalues_of_ekfac_are_those_of_curvlinops(name):
+    """Exact ("type-2") EKFAC, weight and bias in one block; as eigenvalues and as the matrix they stand for."""
+    from curvlinops import EKFACLinearOperator
+
+    net, x, found = ours(name)
+    params = dict(net.named_parameters())
+    operator = EKFACLinearOperator(
+        net,
+        nn.CrossEntropyLoss(reduction="sum"),
+        params if _takes_names(EKFACLinearOperator) else list(params.values()),
+        [(x, LABELS)],
+        fisher_type="type-2",
+        kfac_approx="expand",
+        separate_weight_and_bias=False,
+        check_deterministic=False,
+    )
+    dense = operator @ torch.eye(operator.shape[1], dtype=torch.float64)
+    start = 0
+    for layer, rule in rules_of(net).items():
+        factors = EigenvalueCorrectedFactors(rule)
+        for number in range(factors.num_passes):
+            factors.update(found.inputs[layer], found.grads[layer])
+            if number == 0:
+                factors.end_pass(0)
+        block = dense[start : start + rule.numel, start : start + rule.numel]
+        theirs = torch.linalg.eigvalsh(block).clamp(min=0)
+        torch.testing.assert_close(factors.squares.reshape(-1).sort().values, theirs, rtol=1e-5, atol=1e-9)
+        basis = torch.kron(factors.out_basis[0], factors.in_basis[0])
+        joint = (basis * factors.squares.reshape(-1)) @ basis.mT
+        places = rule.split(torch.arange(rule.numel))
+        order = torch.cat([places[key].reshape(-1) for key in ("weight", "bias")])
+        torch.testing.assert_close(joint[order][:, order], block, rtol=1e-5, atol=1e-9)
         start += rule.numel
 
 

@@ -3,6 +3,7 @@
 from wiu_pyro.curvature.accumulate import accumulate
 from wiu_pyro.curvature.capture import CapturedBatch, CurvaturePass, capture_layers, refuse_training_mode
 from wiu_pyro.curvature.diagonal import DiagonalCurvature
+from wiu_pyro.curvature.ekfac import EigenvalueCorrectedFactors
 from wiu_pyro.curvature.full import FullCurvature, FullLayerCurvature
 from wiu_pyro.curvature.hessian import hessian
 from wiu_pyro.curvature.kronecker import KroneckerFactors
@@ -18,7 +19,7 @@ from wiu_pyro.curvature.likelihood import (
 from wiu_pyro.curvature.rules import LayerRule, MatrixRule, rule_for, supported_layers
 
 STRUCTURES: dict[str, type[LayerCurvature]] = {
-    kind.structure: kind for kind in (KroneckerFactors, DiagonalCurvature, FullLayerCurvature)
+    kind.structure: kind for kind in (KroneckerFactors, EigenvalueCorrectedFactors, DiagonalCurvature, FullLayerCurvature)
 }
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "CategoricalOutput",
     "CurvaturePass",
     "DiagonalCurvature",
+    "EigenvalueCorrectedFactors",
     "FullCurvature",
     "FullLayerCurvature",
     "KroneckerFactors",

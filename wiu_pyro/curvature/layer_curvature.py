@@ -62,11 +62,18 @@ class LayerCurvature(ABC):
 
     @abstractmethod
     def sums(self) -> dict[str, torch.Tensor]:
-        """Return what has been accumulated, by name; each is a sum over data."""
+        """Return what the pass under way has accumulated, by name; each is a sum over data."""
 
     @abstractmethod
     def load_sums(self, sums: dict[str, torch.Tensor]) -> None:
         """Take over sums that another object of this structure and layer returned."""
+
+    def kept(self) -> dict[str, torch.Tensor]:
+        """Return what ended passes left behind, by name: no sums, the same in every process after `end_pass`."""
+        return {}
+
+    def load_kept(self, kept: dict[str, torch.Tensor]) -> None:
+        """Take over what another object of this structure and layer kept of its ended passes."""
 
     def check_prior(self, layer: str, prior_precision: torch.Tensor) -> None:  # noqa: B027 (most take any)
         """Raise PriorError where the prior, of shape (numel,) in the rule's order, cannot enter this structure."""
