@@ -2,6 +2,7 @@
 
 from wiu_pyro.curvature.accumulate import accumulate
 from wiu_pyro.curvature.capture import CapturedBatch, CurvaturePass, capture_layers, refuse_training_mode
+from wiu_pyro.curvature.config import CurvatureConfig, read_curvature_config
 from wiu_pyro.curvature.diagonal import DiagonalCurvature
 from wiu_pyro.curvature.ekfac import EigenvalueCorrectedFactors
 from wiu_pyro.curvature.full import FullCurvature, FullLayerCurvature
@@ -19,7 +20,8 @@ from wiu_pyro.curvature.likelihood import (
 from wiu_pyro.curvature.rules import LayerRule, MatrixRule, rule_for, supported_layers
 
 STRUCTURES: dict[str, type[LayerCurvature]] = {
-    kind.structure: kind for kind in (KroneckerFactors, EigenvalueCorrectedFactors, DiagonalCurvature, FullLayerCurvature)
+    kind.structure: kind
+    for kind in (KroneckerFactors, EigenvalueCorrectedFactors, DiagonalCurvature, FullLayerCurvature)
 }
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "BernoulliOutput",
     "CapturedBatch",
     "CategoricalOutput",
+    "CurvatureConfig",
     "CurvaturePass",
     "DiagonalCurvature",
     "EigenvalueCorrectedFactors",
@@ -43,6 +46,7 @@ __all__ = [
     "capture_layers",
     "hessian",
     "read",
+    "read_curvature_config",
     "refuse_training_mode",
     "rule_for",
     "supported_layers",

@@ -83,7 +83,7 @@ class EigenvalueCorrectedFactors(KroneckerFactors):
         """Add a batch whose weights are used at several positions: their sum comes before the square."""
         out_basis, in_basis = self.out_basis, self.in_basis
         if out_basis is None or in_basis is None:
-            raise RuntimeError("The factors' basis is needed: call end_pass(0) first.")
+            raise CurvatureError("The factors' basis is needed: call end_pass(0) first.")
         columns, positions = len(outputs), inputs.shape[2]
         out, in_ = self.rule.out_features, self.rule.in_features
         rotate_last = columns * out * in_ * (out + in_) < positions * (columns * out**2 + in_**2)

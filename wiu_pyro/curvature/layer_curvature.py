@@ -72,7 +72,7 @@ class LayerCurvature(ABC):
         """Return what ended passes left behind, by name: no sums, the same in every process after `end_pass`."""
         return {}
 
-    def load_kept(self, kept: dict[str, torch.Tensor]) -> None:
+    def load_kept(self, kept: dict[str, torch.Tensor]) -> None:  # noqa: B027 (most keep nothing)
         """Take over what another object of this structure and layer kept of its ended passes."""
 
     def check_prior(self, layer: str, prior_precision: torch.Tensor) -> None:  # noqa: B027 (most take any)
