@@ -36,6 +36,22 @@ class ByName(nn.Module):
         return self.fc(input=x)
 
 
+class Words(nn.Module):
+    """Embeds the words of a sentence, given as numbers from 0 to 4, some of them twice."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__()
+        self.emb, self.out = nn.Embedding(5, 3, **options), nn.Linear(3, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.tanh(self.emb(words(x))).sum(1))
+
+
+def words(x: torch.Tensor) -> torch.Tensor:
+    """Return indices from 0 to 4 in place of real numbers."""
+    return (3 * x).round().long().remainder(5)
+
+
 def conv(*layers: nn.Module, features: int, inplace: bool = False) -> nn.Module:
     return nn.Sequential(*layers, nn.ReLU(inplace=inplace), nn.Flatten(), nn.Linear(features, CLASSES))
 
@@ -58,6 +74,42 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         (2, 4, 4),
     ),
     "reflect": (lambda: conv(nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), features=48), (2, 4, 4)),
+    "replicate": (lambda: conv(nn.Conv2d(2, 3, 3, padding=1, padding_mode="replicate"), features=48), (2, 4, 4)),
+    "conv1d": (lambda: conv(nn.Conv1d(2, 4, 3, stride=2, padding=1, dilation=2, groups=2), features=12), (2, 7)),
+    "conv1d-same": (lambda: conv(nn.Conv1d(2, 3, 2, padding="same"), features=15), (2, 5)),
+    "conv1d-circular": (lambda: conv(nn.Conv1d(2, 3, 3, padding=1, padding_mode="circular"), features=15), (2, 5)),
+    "conv3d": (
+        lambda: conv(nn.Conv3d(2, 4, (2, 1, 3), stride=(1, 2, 1), padding=(1, 0, 1), groups=2), features=48),
+        (2, 2, 3, 2),
+    ),
+    "conv3d-dilated": (lambda: conv(nn.Conv3d(1, 2, 2, dilation=(1, 2, 1)), features=4), (1, 2, 4, 2)),
+    "transposed": (lambda: conv(nn.ConvTranspose2d(2, 3, 2), features=48), (2, 3, 3)),
+    "transposed-all": (
+        lambda: conv(
+            nn.ConvTranspose2d(
+                4, 6, (3, 2), stride=(2, 3), padding=(1, 0), output_padding=(1, 2), dilation=(1, 2), groups=2
+            ),
+            features=6 * 6 * 8,
+        ),
+        (4, 3, 2),
+    ),
+    "transposed-cropped": (
+        lambda: conv(nn.ConvTranspose2d(2, 3, 2, stride=2, padding=2, bias=False), features=12),
+        (2, 3, 3),
+    ),
+    "transposed-1d": (lambda: conv(nn.ConvTranspose1d(2, 4, 3, stride=2, padding=1, groups=2), features=20), (2, 3)),
+    "transposed-3d": (lambda: conv(nn.ConvTranspose3d(1, 2, 2, output_padding=0), features=24), (1, 1, 2, 1)),
+    "embedding": (Words, (7,)),
+    "embedding-padding": (lambda: Words(padding_idx=2), (7,)),
+    "rms-norm": (
+        lambda: nn.Sequential(nn.Linear(4, 5), nn.RMSNorm(5), nn.Tanh(), nn.Linear(5, CLASSES)),
+        (4,),
+    ),
+    "instance-norm": (lambda: conv(nn.Conv2d(2, 3, 3), nn.InstanceNorm2d(3, affine=True), features=27), (2, 5, 5)),
+    "instance-norm-tracked": (
+        lambda: conv(nn.Conv1d(2, 3, 3), nn.InstanceNorm1d(3, affine=True, track_running_stats=True), features=9),
+        (2, 5),
+    ),
     "batch-norm": (lambda: conv(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), features=27), (2, 5, 5)),
     "batch-norm-1d": (
         lambda: nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, CLASSES)),
@@ -78,7 +130,7 @@ def build(name: str) -> tuple[nn.Module, torch.Tensor]:
         for parameter in net.parameters():
             parameter.copy_(0.6 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
         for module in net.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if getattr(module, "running_mean", None) is not None:
                 module.running_mean.normal_(generator=generator)
                 module.running_var.uniform_(0.5, 2.0, generator=generator)
     return net, torch.randn(NUM_DATA, *shape, generator=generator, dtype=torch.float64)

@@ -84,7 +84,7 @@ def test_split_undoes_join(name):
 
 
 @pytest.mark.parametrize("kept", ["weight", "bias"])
-@pytest.mark.parametrize("name", ["linear", "stride-padding", "grouped"])
+@pytest.mark.parametrize("name", ["linear", "stride-padding", "grouped", "transposed-all"])
 def test_layer_with_a_prior_on_one_of_its_parameters_keeps_that_part_of_the_jacobian(name, kept):
     net, x = build(name)
     found = captured(net, x, unit_columns)
@@ -102,12 +102,12 @@ def test_subclass_of_a_covered_layer_is_covered():
 @pytest.mark.parametrize(
     ("module", "shapes", "held"),
     [
-        (nn.Embedding(5, 3), {"weight": (5, 3)}, "Embedding, parameters weight"),
-        (nn.Conv1d(2, 3, 2), {"weight": (3, 2, 2), "bias": (3,)}, "Conv1d, parameters weight, bias"),
+        (nn.PReLU(), {"weight": (1,)}, "PReLU, parameters weight"),
+        (nn.Linear(2, 3), {"weight": (3, 2), "scale": (3,)}, "Linear, parameters weight, scale"),
         (None, {"weight": (3,)}, "no module, parameters weight"),
     ],
 )
 def test_layer_without_a_rule_is_refused_with_the_way_out(module, shapes, held):
-    with pytest.raises(ModelError, match=rf"Layer 'emb' \({held}\).*Linear, Conv2d.*prior=\{{'emb\.\*': None"):
+    with pytest.raises(ModelError, match=rf"Layer 'emb' \({held}\).*Linear, Conv1d.*prior=\{{'emb\.\*': None"):
         rule_for("emb", module, shapes)
-    assert "Embedding" not in supported_layers()
+    assert "PReLU" not in supported_layers()

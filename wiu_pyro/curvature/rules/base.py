@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import nn
+from typing_extensions import override
 
-__all__ = ["MAX_ELEMENTS", "LayerRule"]
+__all__ = ["MAX_ELEMENTS", "FlatRule", "LayerRule"]
 
 MAX_ELEMENTS = 2**24  # elements of one chunk of per-sample Jacobians: 64 MB in float32
 
@@ -53,8 +54,26 @@ class LayerRule(ABC):
     def squared_sum(self, layer_input: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
         """Return the squares of the per-sample gradients, summed over batch and columns, shape (numel,)."""
         step = max(1, MAX_ELEMENTS // (grads.shape[0] * self.numel))
-        total = layer_input.new_zeros(self.numel)
+        total = grads.new_zeros(self.numel)
         for start in range(0, len(layer_input), step):
             rows = slice(start, start + step)
             total += self.jacobian(layer_input[rows], grads[:, rows]).square().sum((0, 1))
         return total
+
+
+class FlatRule(LayerRule):
+    """A layer whose parameters stand one after another in its vector."""
+
+    @override
+    def join(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
+        lead = {name: values[name].shape[: values[name].dim() - len(shape)] for name, shape in self.shapes.items()}
+        return torch.cat([values[name].reshape(*lead[name], -1) for name in self.shapes], -1)
+
+    @override
+    def split(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        values, start = {}, 0
+        for name, shape in self.shapes.items():
+            stop = start + torch.Size(shape).numel()
+            values[name] = flat[..., start:stop].reshape(*flat.shape[:-1], *shape)
+            start = stop
+        return values

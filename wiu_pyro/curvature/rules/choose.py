@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from wiu_pyro.curvature.rules.base import LayerRule
-from wiu_pyro.curvature.rules.convolution import Conv2dRule
+from wiu_pyro.curvature.rules.convolution import Conv2dRule, ConvRule, ConvTransposeRule
+from wiu_pyro.curvature.rules.embedding import EmbeddingRule
 from wiu_pyro.curvature.rules.matrix import LinearRule
 from wiu_pyro.curvature.rules.normalisation import AffineRule
 from wiu_pyro.errors import ModelError
@@ -14,12 +15,22 @@ __all__ = ["RULES", "rule_for", "supported_layers"]
 
 RULES: dict[type[nn.Module], type[LayerRule]] = {
     nn.Linear: LinearRule,
+    nn.Conv1d: ConvRule,
     nn.Conv2d: Conv2dRule,
+    nn.Conv3d: ConvRule,
+    nn.ConvTranspose1d: ConvTransposeRule,
+    nn.ConvTranspose2d: ConvTransposeRule,
+    nn.ConvTranspose3d: ConvTransposeRule,
     nn.BatchNorm1d: AffineRule,
     nn.BatchNorm2d: AffineRule,
     nn.BatchNorm3d: AffineRule,
+    nn.InstanceNorm1d: AffineRule,
+    nn.InstanceNorm2d: AffineRule,
+    nn.InstanceNorm3d: AffineRule,
     nn.LayerNorm: AffineRule,
+    nn.RMSNorm: AffineRule,
     nn.GroupNorm: AffineRule,
+    nn.Embedding: EmbeddingRule,
 }
 
 

@@ -24,9 +24,12 @@ class MatrixRule(LayerRule):
     def __init__(self, module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
         super().__init__(module, shapes)
         self.groups = int(getattr(module, "groups", 1))
-        out = next(iter(shapes.values()))[0]  # not module.weight: a PyroSample would draw
+        out = self._num_outputs()
         self.out_features = out // self.groups
         self.in_features = self.numel // out
+
+    def _num_outputs(self) -> int:
+        return next(iter(self.shapes.values()))[0]  # not module.weight: a PyroSample would draw
 
     @abstractmethod
     def patches(self, layer_input: torch.Tensor) -> torch.Tensor:
@@ -49,8 +52,7 @@ class MatrixRule(LayerRule):
         parts = []
         for name in ("weight", "bias"):
             if name in self.shapes:
-                lead = values[name].shape[: values[name].dim() - len(self.shapes[name])]
-                parts.append(values[name].reshape(*lead, self.groups, self.out_features, -1))
+                parts.append(self._to_matrix(name, values[name]))
         return torch.cat(parts, -1).flatten(-3)
 
     @override
@@ -60,10 +62,18 @@ class MatrixRule(LayerRule):
         values = {}
         if "weight" in self.shapes:
             weight = matrix[..., :-1] if "bias" in self.shapes else matrix
-            values["weight"] = weight.reshape(*lead, *self.shapes["weight"])
+            values["weight"] = self._from_matrix(weight)
         if "bias" in self.shapes:
             values["bias"] = matrix[..., -1].reshape(*lead, *self.shapes["bias"])
         return values
+
+    def _to_matrix(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        # (..., *shape) -> (..., groups, out, in), in = 1 for a bias
+        lead = value.shape[: value.dim() - len(self.shapes[name])]
+        return value.reshape(*lead, self.groups, self.out_features, -1)
+
+    def _from_matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.reshape(*weight.shape[:-3], *self.shapes["weight"])
 
     @override
     def jacobian(self, layer_input: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
