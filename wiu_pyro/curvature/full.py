@@ -45,9 +45,7 @@ class FullLayerCurvature(LayerCurvature):
 
     @override
     def precision(self, prior_precision: torch.Tensor, *, scale: float) -> DensePrecision:
-        matrix = self.matrix * scale
-        matrix.diagonal().add_(prior_precision)  # type: ignore[union-attr]
-        return DensePrecision(matrix, dtype=prior_precision.dtype)
+        return DensePrecision(self.matrix * scale, prior_precision, dtype=prior_precision.dtype)
 
 
 class FullCurvature:

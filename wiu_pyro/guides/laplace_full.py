@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from typing_extensions import override
 
-from wiu_pyro.curvature import CURVATURE_KINDS, FullCurvature, hessian
+from wiu_pyro.curvature import CURVATURE_KINDS, FullCurvature, bytes_in_words, hessian
 from wiu_pyro.errors import CostError, CurvatureError
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.laplace import LaplaceGuide, layer_index
@@ -15,8 +13,6 @@ from wiu_pyro.linalg import DensePrecision
 from wiu_pyro.nn import Batches, run_at
 
 __all__ = ["AutoFullLaplace"]
-
-MAX_BYTES = 4 * 2**30
 
 
 class AutoFullLaplace(LaplaceGuide):
@@ -29,20 +25,13 @@ class AutoFullLaplace(LaplaceGuide):
     ----------
     model : callable
         A Pyro model whose weights have Normal priors.
-    curvature : {"ggn", "fisher_mc", "fisher_empirical", "hessian"}
-    max_bytes : int
-        Memory the float64 matrices (precision, factor, covariance) may take.
     **options
-        As for `LaplaceGuide`.
+        As for `LaplaceGuide`; `max_bytes` bounds the float64 matrices (precision, factor, covariance).
     """
 
     cli_name = "laplace-full"
     structure_name = "full"
     curvature_kinds = (*CURVATURE_KINDS, "hessian")
-
-    def __init__(self, model: Any, *, curvature: str = "ggn", max_bytes: int = MAX_BYTES, **options: Any) -> None:
-        super().__init__(model, curvature=curvature, **options)
-        self.max_bytes = max_bytes
 
     def _blocks(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[tuple[Block, ...], CurvatureRecord]:
         self.refuse_cost(posterior.latent_dim)
@@ -60,9 +49,8 @@ class AutoFullLaplace(LaplaceGuide):
             index = torch.cat([layer_index(posterior, rules[layer.name], layer.sites) for layer in layers])
         record = self._record(seen)
         matrix = matrix * record.scale
-        matrix.diagonal().add_(prior_precision[index])
         try:
-            precision = DensePrecision(matrix, dtype=posterior.loc.dtype)
+            precision = DensePrecision(matrix, prior_precision[index], dtype=posterior.loc.dtype)
         except CurvatureError as error:
             raise CurvatureError(f"{error} (The gradient's norm is {self._gradient_norm(batches):.2g}.)") from None
         names = tuple(layer.name for layer in self.structure.layers)
@@ -71,10 +59,10 @@ class AutoFullLaplace(LaplaceGuide):
     @override
     def refuse_cost(self, num_weights: int) -> None:
         needed = 3 * 8 * num_weights**2
-        if needed > self.max_bytes:
+        if needed > self.max_bytes():
             raise CostError(
-                f"A full Laplace approximation of {num_weights:,} weights needs {needed / 2**30:,.1f} GiB, more than "
-                f"the {self.max_bytes / 2**30:,.1f} GiB allowed. Use AutoKFACLaplace, or raise max_bytes."
+                f"A full Laplace approximation of {num_weights:,} weights needs {bytes_in_words(needed)}, more than "
+                f"the {bytes_in_words(self.max_bytes())} it may take. Use AutoKFACLaplace, or raise max_bytes."
             )
 
     def _hessian(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[torch.Tensor, int]:

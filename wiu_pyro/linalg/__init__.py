@@ -1,8 +1,10 @@
 """Matrices of Gaussian posteriors over weights, in torch: diagonal, Kronecker-factored, low rank, dense."""
 
+from wiu_pyro.linalg.dense import DensePrecision
+from wiu_pyro.linalg.diagonal import DiagonalPrecision
 from wiu_pyro.linalg.kronecker import EigenbasisPrecision, KroneckerPrecision, factor_eigh, whitened
 from wiu_pyro.linalg.low_rank import LowRankCovariance
-from wiu_pyro.linalg.precision import DensePrecision, DiagonalPrecision, Precision, kl_from_diagonal_normal
+from wiu_pyro.linalg.precision import Precision, kl_from_diagonal_normal
 
 __all__ = [
     "DensePrecision",

@@ -1,4 +1,7 @@
-"""Precision matrices that are diagonal in a Kronecker-factored basis and are never formed.
+"""Precisions of a layer's weight matrix in a Kronecker eigenbasis, with the prior in it exactly.
+
+`KroneckerPrecision` is KFAC, G ⊗ A plus prior. `EigenbasisPrecision` has eigenvalues of its own in such a basis, one
+for each weight, as the eigenvalue-corrected KFAC measures them.
 
 References
 ----------
@@ -9,20 +12,27 @@ George et al. (2018), Fast Approximate Natural Gradient Descent in a Kronecker-f
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 import torch
 from typing_extensions import override
 
-from wiu_pyro.errors import CurvatureError
-from wiu_pyro.linalg.precision import Precision
+from wiu_pyro.errors import CurvatureError, PriorError
+from wiu_pyro.linalg.dense import DensePrecision
+from wiu_pyro.linalg.precision import Precision, check_prior_precision
 
 __all__ = ["EigenbasisPrecision", "KroneckerPrecision", "factor_eigh", "whitened"]
+
+MAX_ELEMENTS = 2**24  # coordinates of weights held at once: 64 MB in float32
 
 
 class EigenbasisPrecision(Precision):
     """Λ = (I ⊗ W⁻¹) (U ⊗ V) diag(table) (U ⊗ V)' (I ⊗ W⁻¹), one block for each group: diagonal in a Kronecker basis.
 
     A variable is an entry of a matrix of shape (out, in), flattened row by row. U acts on the outputs, V on the inputs,
-    and W = diag(whitener) on the input columns.
+    and W = diag(whitener), the prior's sd by input column, on the inputs. In the whitened basis the prior is the
+    identity, so it enters exactly: table − 1 is the curvature.
 
     Parameters
     ----------
@@ -31,20 +41,106 @@ class EigenbasisPrecision(Precision):
     in_basis : Tensor, shape (groups, in, in)
         V, orthogonal.
     whitener : Tensor, shape (in,)
-        Strictly positive.
+        Prior sd, strictly positive.
     table : Tensor, shape (groups, out, in)
-        Float64, strictly positive.
+        Float64, at least 1: one plus the curvature in the basis.
+
+    Raises
+    ------
+    CurvatureError
+        If the table is not finite, or an entry is below 1.
     """
 
     def __init__(
         self, out_basis: torch.Tensor, in_basis: torch.Tensor, *, whitener: torch.Tensor, table: torch.Tensor
     ) -> None:
+        if not (torch.isfinite(table).all() and (table >= 1).all()):
+            raise CurvatureError(
+                "Eigenvalues of a curvature must be finite and not negative, but the smallest is "
+                f"{table.min().item() - 1:.3g}. Check data and weights."
+            )
+        self._curvature = table.double() - 1
+        self._set(out_basis, in_basis, whitener)
+
+    def _set(self, out_basis: torch.Tensor, in_basis: torch.Tensor, whitener: torch.Tensor) -> None:
         self.out_basis, self.in_basis = out_basis, in_basis
         self.whitener = whitener  # (in,)
-        self.eigenvalues = table  # (groups, out, in), float64
-        self.inverse = table.reciprocal().to(out_basis.dtype)  # variances in the whitened eigenbasis
-        self.matrix_shape = tuple(table.shape)  # (groups, out, in)
-        self.numel = table.numel()
+        self.inverse = self.eigenvalues.reciprocal().to(out_basis.dtype)  # variances in the whitened eigenbasis
+        self.matrix_shape = tuple(self.inverse.shape)  # (groups, out, in)
+        self.numel = self.inverse.numel()
+
+    @property
+    def curvature_values(self) -> torch.Tensor:
+        """The curvature in the whitened eigenbasis, shape (groups, out, in), float64."""
+        return self._curvature
+
+    @property
+    def eigenvalues(self) -> torch.Tensor:
+        """Λ in the whitened eigenbasis: 1 + curvature, shape (groups, out, in), float64."""
+        return 1 + self.curvature_values
+
+    @property
+    def column_precision(self) -> torch.Tensor:
+        """The prior precision of each input column, shape (in,), float64."""
+        return self.whitener.double().square().reciprocal()
+
+    def _divide_curvature(self, factor: float) -> None:
+        self._curvature = self._curvature / factor
+
+    @property
+    @override
+    def prior_precision(self) -> torch.Tensor:
+        return self.column_precision.to(self.whitener.dtype).expand(self.matrix_shape).reshape(-1)
+
+    @override
+    def with_prior(self, prior_precision: torch.Tensor) -> EigenbasisPrecision:
+        check_prior_precision(prior_precision, self.numel)
+        columns = self._columns(prior_precision.double())
+        ratio = columns / self.column_precision
+        if torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-6, atol=0.0):
+            return self._with_factor(ratio.mean().item())
+        return self._with_columns(columns)
+
+    def _with_factor(self, factor: float) -> Self:
+        """Return the precision under the prior precision times one factor: in the same basis."""
+        other = copy.copy(self)
+        other._divide_curvature(factor)
+        other._set(self.out_basis, self.in_basis, self.whitener * factor**-0.5)
+        return other
+
+    def _with_columns(self, columns: torch.Tensor) -> EigenbasisPrecision:
+        raise self._ratio_error()
+
+    def _ratio_error(self) -> PriorError:
+        return PriorError(
+            "Eigenvalues measured in a basis hold in that basis alone, and the basis holds for the prior scales of a "
+            "layer's weights and biases up to one factor, but the factors asked for differ between its input columns. "
+            "Scale the whole layer, use plain KFAC, or compute the curvature again under the other prior."
+        )
+
+    @override
+    def log_det_at(self, prior_precision: torch.Tensor) -> torch.Tensor:
+        ratio = self._columns(prior_precision).double() / self.column_precision
+        if not torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-6, atol=0.0):
+            raise self._ratio_error()
+        return self.log_det_scaled(ratio.mean())
+
+    @override
+    def log_det_scaled(self, factor: torch.Tensor) -> torch.Tensor:
+        return (self.curvature_values + factor).log().sum() + self._log_det_prior(self.column_precision)
+
+    def _log_det_prior(self, columns: torch.Tensor) -> torch.Tensor:
+        return self.numel // len(columns) * columns.log().sum()
+
+    def _columns(self, prior_precision: torch.Tensor) -> torch.Tensor:
+        """Return the prior precision of each input column, shape (in,), on the graph of `prior_precision`."""
+        rows = prior_precision.reshape(-1, len(self.whitener))
+        if not torch.allclose(rows, rows[:1].expand_as(rows), rtol=1e-5, atol=0.0):
+            raise PriorError(
+                "A Kronecker-factored precision needs one prior precision for each input column, but they differ "
+                "between output units. Use a diagonal or a full structure, which take any scales."
+            )
+        return rows.mean(0)
 
     @override
     def colour(self, noise: torch.Tensor) -> torch.Tensor:
@@ -56,12 +152,11 @@ class EigenbasisPrecision(Precision):
     def quadratic(self, delta: torch.Tensor) -> torch.Tensor:
         matrix = delta.reshape(*delta.shape[:-1], *self.matrix_shape) / self.whitener
         rotated = (self.out_basis.mT @ matrix @ self.in_basis).double()
-        return (rotated.square() * self.eigenvalues).sum((-3, -2, -1))
+        return (rotated.square() / self.inverse).sum((-3, -2, -1))
 
     @override
     def log_det(self) -> torch.Tensor:
-        rows = self.numel // len(self.whitener)
-        return self.eigenvalues.log().sum() - 2 * rows * self.whitener.double().log().sum()
+        return self.curvature_values.log1p().sum() + self._log_det_prior(self.column_precision)
 
     @override
     def variance(self) -> torch.Tensor:
@@ -79,13 +174,38 @@ class EigenbasisPrecision(Precision):
         rotated = (self.out_basis.mT @ matrix @ self.in_basis).reshape(jacobian.shape)
         return (rotated * self.inverse.reshape(-1)) @ rotated.mT
 
+    @override
+    def covariance_between(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        result = self.inverse.new_zeros(len(rows), len(columns))
+        size = self.numel // self.matrix_shape[0]
+        step = max(1, MAX_ELEMENTS // size)
+        for group in range(self.matrix_shape[0]):
+            one, two = ((index // size == group).nonzero()[:, 0] for index in (rows, columns))
+            for left in one.split(step):
+                coordinates = self._coordinates(rows[left])
+                for right in two.split(step):
+                    result[left[:, None], right] = coordinates @ self._coordinates(columns[right]).mT
+        return result
+
+    def _coordinates(self, index: torch.Tensor) -> torch.Tensor:
+        """Return Λ^-1/2 e for variables of one group, in the eigenbasis, shape (len(index), out * in)."""
+        _, out, width = self.matrix_shape
+        group, row, column = index // (out * width), index // width % out, index % width
+        outer = self.out_basis[group, row][:, :, None] * self.in_basis[group, column][:, None, :]
+        return (outer * self.inverse[group].sqrt() * self.whitener[column][:, None, None]).flatten(1)
+
+    @override
+    def marginal(self, index: torch.Tensor) -> DensePrecision:
+        block = self.covariance_between(index, index).double()
+        return DensePrecision(torch.cholesky_inverse(torch.linalg.cholesky(block)), dtype=self.inverse.dtype)
+
 
 class KroneckerPrecision(EigenbasisPrecision):
     """Λ = G ⊗ A + I ⊗ diag(q) of the weights of a layer, one block for each group.
 
-    G acts on the outputs, A on the inputs, and q, the prior precision, depends on the input column alone. With
-    A' = diag(q)^-1/2 A diag(q)^-1/2 the sum becomes (I ⊗ diag(q)^1/2) (G ⊗ A' + I) (I ⊗ diag(q)^1/2), so two small
-    eigendecompositions invert it exactly: no damping is put on the factors.
+    With A' = diag(q)^-1/2 A diag(q)^-1/2 the sum becomes (I ⊗ diag(q)^1/2) (G ⊗ A' + I) (I ⊗ diag(q)^1/2), so two small
+    eigendecompositions invert it exactly: no damping is put on the factors. The factors themselves are not kept; where
+    another prior asks for A, it is put together from its eigenvectors, to their rounding.
 
     Parameters
     ----------
@@ -103,22 +223,38 @@ class KroneckerPrecision(EigenbasisPrecision):
     """
 
     def __init__(self, grad_factor: torch.Tensor, input_factor: torch.Tensor, column_precision: torch.Tensor) -> None:
-        self.column_precision = column_precision
-        self.grad_diagonal = grad_factor.diagonal(dim1=-2, dim2=-1)  # (groups, out)
-        self.input_diagonal = input_factor.diagonal(dim1=-2, dim2=-1)  # (groups, in)
-        grad_values, out_basis = factor_eigh(grad_factor.double(), "grad")
-        input_values, in_basis = factor_eigh(whitened(input_factor, column_precision), "input")
-        super().__init__(
-            out_basis.to(grad_factor.dtype),
-            in_basis.to(input_factor.dtype),
-            whitener=column_precision.rsqrt(),
-            table=1 + grad_values[:, :, None] * input_values[:, None, :],
-        )
+        self.grad_values, out_basis = factor_eigh(grad_factor.double(), "grad")  # (groups, out)
+        self.input_values, in_basis = factor_eigh(whitened(input_factor, column_precision), "input")  # (groups, in)
+        self._set(out_basis.to(grad_factor.dtype), in_basis.to(input_factor.dtype), column_precision.rsqrt())
+
+    @property
+    @override
+    def curvature_values(self) -> torch.Tensor:
+        return self.grad_values[:, :, None] * self.input_values[:, None, :]
 
     @override
-    def conditional_variance(self) -> torch.Tensor:
-        diagonal = self.grad_diagonal[:, :, None] * self.input_diagonal[:, None, :] + self.column_precision
-        return diagonal.reciprocal().reshape(-1)
+    def _divide_curvature(self, factor: float) -> None:
+        self.input_values = self.input_values / factor
+
+    @override
+    def _with_columns(self, columns: torch.Tensor) -> KroneckerPrecision:
+        values, in_basis = factor_eigh(self._whitened_by((self.column_precision / columns).sqrt()), "input")
+        other = copy.copy(self)
+        other.input_values = values
+        other._set(self.out_basis, in_basis.to(self.in_basis.dtype), columns.rsqrt().to(self.whitener))
+        return other
+
+    @override
+    def log_det_at(self, prior_precision: torch.Tensor) -> torch.Tensor:
+        columns = self._columns(prior_precision).double()
+        values = torch.linalg.eigvalsh(self._whitened_by((self.column_precision / columns).sqrt()))
+        table = self.grad_values[:, :, None] * values.clamp(min=0)[:, None, :]
+        return table.log1p().sum() + self._log_det_prior(columns)
+
+    def _whitened_by(self, root: torch.Tensor) -> torch.Tensor:
+        """Return the whitened input factor with rows and columns multiplied by `root` of shape (in,), float64."""
+        basis = root[:, None] * self.in_basis.double()
+        return (basis * self.input_values[:, None, :]) @ basis.mT
 
 
 def whitened(input_factor: torch.Tensor, column_precision: torch.Tensor) -> torch.Tensor:

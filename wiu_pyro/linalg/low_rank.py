@@ -35,6 +35,14 @@ class LowRankCovariance(Precision):
         self.reduction = torch.linalg.solve_triangular(self.capacitance, scaled.mT, upper=False)
 
     @override
+    def with_prior(self, prior_precision: torch.Tensor) -> Precision:
+        raise self._whole_error()
+
+    @override
+    def log_det_at(self, prior_precision: torch.Tensor) -> torch.Tensor:
+        raise self._whole_error()
+
+    @override
     def colour(self, noise: torch.Tensor) -> torch.Tensor:
         # Σ^½ by an extra draw for the low-rank part would need more noise than numel; a square root instead:
         # (D + WW')^½ acts as D^½ (I + UU')^½ with U = D^-½ W, and (I + UU')^½ = I + Q (√(1+s²) − 1) Q'
@@ -66,6 +74,11 @@ class LowRankCovariance(Precision):
         low = jacobian @ self.factor
         return low @ low.mT + (jacobian * self.diagonal) @ jacobian.mT
 
+    @override
+    def covariance_between(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        same = rows[:, None] == columns
+        return self.factor[rows] @ self.factor[columns].mT + same * self.diagonal[rows][:, None]
+
+    @override
     def marginal(self, index: torch.Tensor) -> LowRankCovariance:
-        """Return the precision of the marginal over the variables in `index`."""
         return LowRankCovariance(self.factor[index], self.diagonal[index])

@@ -1,8 +1,9 @@
-"""Gaussian precision matrices: what each must give, and the diagonal and dense ones.
+"""`Precision`: a Gaussian's precision matrix that is never formed, and what a posterior needs of it.
 
-Each operator stands for a positive definite precision matrix Λ of `numel` variables and gives what a Gaussian posterior
-needs of it: draws with covariance Λ⁻¹, quadratic forms, log det Λ, marginal variances (diagonal of Λ⁻¹), conditional
-variances (one over the diagonal of Λ). Vectors are flat.
+Each operator stands for a positive definite precision matrix Λ of `numel` variables: draws with covariance Λ⁻¹,
+quadratic forms, log det Λ, marginal variances (diagonal of Λ⁻¹), conditional variances (one over the diagonal of Λ),
+covariances between any two variables. Where Λ is a curvature plus a diagonal prior precision, the two are kept apart:
+the prior can be changed without the data, and log det Λ is a differentiable function of it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from typing_extensions import override
 
-from wiu_pyro.errors import CurvatureError
+from wiu_pyro.errors import PriorError
 
-__all__ = ["DensePrecision", "DiagonalPrecision", "Precision", "kl_from_diagonal_normal"]
+__all__ = ["Precision", "kl_from_diagonal_normal"]
 
 
 class Precision(ABC):
-    """A positive definite matrix Λ of shape (numel, numel), the precision of a Gaussian."""
+    """A positive definite matrix Λ of shape (numel, numel), the precision of a Gaussian.
+
+    Attributes
+    ----------
+    numel : int
+        Number of variables.
+    """
 
     numel: int
 
@@ -47,6 +53,93 @@ class Precision(ABC):
     def covariance_of(self, jacobian: torch.Tensor) -> torch.Tensor:
         """Return J Λ⁻¹ J' for Jacobians J of shape (batch, outputs, numel), shape (batch, outputs, outputs)."""
 
+    @abstractmethod
+    def covariance_between(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Return entries of Λ⁻¹.
+
+        Parameters
+        ----------
+        rows, columns : Tensor of int64, shapes (num_rows,) and (num_columns,)
+            Variables, 0 … numel − 1, in any order.
+
+        Returns
+        -------
+        Tensor, shape (num_rows, num_columns)
+            Covariance of each variable of `rows` with each of `columns`.
+        """
+
+    @abstractmethod
+    def marginal(self, index: torch.Tensor) -> Precision:
+        """Return the precision of the marginal over the variables in `index`, of shape (len(index), len(index))."""
+
+    @property
+    def prior_precision(self) -> torch.Tensor | None:
+        """The diagonal prior precision within Λ, shape (numel,); None where Λ was given whole."""
+        return None
+
+    @abstractmethod
+    def with_prior(self, prior_precision: torch.Tensor) -> Precision:
+        """Return the precision with the same curvature under another prior.
+
+        Parameters
+        ----------
+        prior_precision : Tensor, shape (numel,)
+            Strictly positive.
+
+        Returns
+        -------
+        Precision
+
+        Raises
+        ------
+        PriorError
+            If there is no curvature apart from a prior, or the structure cannot take this prior.
+        """
+
+    @abstractmethod
+    def log_det_at(self, prior_precision: torch.Tensor) -> torch.Tensor:
+        """Return log det Λ with the same curvature under another prior, differentiable in the prior.
+
+        Parameters
+        ----------
+        prior_precision : Tensor, shape (numel,)
+            Strictly positive.
+
+        Returns
+        -------
+        Tensor
+            Float64 scalar on the graph of `prior_precision`.
+
+        Raises
+        ------
+        PriorError
+            If there is no curvature apart from a prior, or the structure cannot take this prior.
+        """
+
+    def log_det_scaled(self, factor: torch.Tensor) -> torch.Tensor:
+        """Return log det Λ with the present prior precision times one factor, differentiable in it.
+
+        The eigenvalues are computed once at most, so that further calls cost little.
+
+        Parameters
+        ----------
+        factor : Tensor, scalar
+            Positive; multiplies the whole prior precision.
+
+        Returns
+        -------
+        Tensor
+            Float64 scalar on the graph of `factor`.
+
+        Raises
+        ------
+        PriorError
+            If there is no curvature apart from a prior.
+        """
+        if self.prior_precision is None:
+            raise self._whole_error()
+        return self.log_det_at(factor * self.prior_precision.double())
+
     def log_prob(self, delta: torch.Tensor) -> torch.Tensor:
         """Return the log density of N(0, Λ⁻¹) at δ of shape (..., numel), in float64, shape (...)."""
         return 0.5 * (self.log_det() - self.quadratic(delta).double() - self.numel * math.log(2 * math.pi))
@@ -55,120 +148,11 @@ class Precision(ABC):
         """Return the differential entropy in nats, a float64 scalar."""
         return 0.5 * (self.numel * (1 + math.log(2 * math.pi)) - self.log_det())
 
-
-class DiagonalPrecision(Precision):
-    """Independent variables.
-
-    Parameters
-    ----------
-    precision : Tensor, shape (numel,)
-        Strictly positive.
-
-    Raises
-    ------
-    CurvatureError
-        If a precision is not positive and finite.
-    """
-
-    def __init__(self, precision: torch.Tensor) -> None:
-        if not (torch.isfinite(precision).all() and (precision > 0).all()):
-            raise CurvatureError(
-                "A diagonal precision needs positive finite entries, but the smallest is "
-                f"{precision.min().item():.3g}. "
-                'Check the data for NaN, or use curvature="ggn", which is positive semi-definite.'
-            )
-        self.precision = precision
-        self.numel = precision.numel()
-
-    @override
-    def colour(self, noise: torch.Tensor) -> torch.Tensor:
-        return noise * self.precision.rsqrt()
-
-    @override
-    def quadratic(self, delta: torch.Tensor) -> torch.Tensor:
-        return (delta.double().square() * self.precision.double()).sum(-1)
-
-    @override
-    def log_det(self) -> torch.Tensor:
-        return self.precision.double().log().sum()
-
-    @override
-    def variance(self) -> torch.Tensor:
-        return self.precision.reciprocal()
-
-    @override
-    def conditional_variance(self) -> torch.Tensor:
-        return self.precision.reciprocal()
-
-    @override
-    def covariance_of(self, jacobian: torch.Tensor) -> torch.Tensor:
-        return (jacobian * self.variance()) @ jacobian.mT
-
-
-class DensePrecision(Precision):
-    """A dense precision matrix, kept as its float64 Cholesky factor.
-
-    Parameters
-    ----------
-    matrix : Tensor, shape (numel, numel)
-        Symmetric positive definite.
-    dtype : dtype, optional
-        Of what the methods return; the matrix's own when None.
-
-    Raises
-    ------
-    CurvatureError
-        If the matrix is not finite or not positive definite; the message names the smallest eigenvalue.
-    """
-
-    def __init__(self, matrix: torch.Tensor, dtype: torch.dtype | None = None) -> None:
-        self.dtype = dtype or matrix.dtype
-        self.numel = len(matrix)
-        matrix = matrix.double()
-        if not torch.isfinite(matrix).all():
-            raise CurvatureError("A finite precision matrix is needed, but it holds NaN or infinity. Check the data.")
-        factor, info = torch.linalg.cholesky_ex(matrix)
-        if info.item():
-            values = torch.linalg.eigvalsh(matrix)
-            raise CurvatureError(
-                "A positive definite precision matrix is needed, but its smallest eigenvalue is "
-                f"{values[0].item():.3g} ({int((values <= 0).sum())} of {self.numel} not positive). "
-                'Train further, or use curvature="ggn", which is positive semi-definite.'
-            )
-        self.diagonal = matrix.diagonal().clone()
-        self.factor = factor
-        self.covariance = torch.cholesky_inverse(factor)
-
-    @override
-    def colour(self, noise: torch.Tensor) -> torch.Tensor:
-        columns = noise.reshape(-1, self.numel).double().mT
-        draws = torch.linalg.solve_triangular(self.factor.mT, columns, upper=True)
-        return draws.mT.reshape(noise.shape).to(noise.dtype)
-
-    @override
-    def quadratic(self, delta: torch.Tensor) -> torch.Tensor:
-        return (delta.double() @ self.factor).square().sum(-1)
-
-    @override
-    def log_det(self) -> torch.Tensor:
-        return 2 * self.factor.diagonal().log().sum()
-
-    @override
-    def variance(self) -> torch.Tensor:
-        return self.covariance.diagonal().to(self.dtype)
-
-    @override
-    def conditional_variance(self) -> torch.Tensor:
-        return self.diagonal.reciprocal().to(self.dtype)
-
-    @override
-    def covariance_of(self, jacobian: torch.Tensor) -> torch.Tensor:
-        return (jacobian.double() @ self.covariance @ jacobian.double().mT).to(jacobian.dtype)
-
-    def marginal(self, index: torch.Tensor) -> DensePrecision:
-        """Return the precision of the marginal over the variables in `index`, shape (len(index), len(index))."""
-        block = self.covariance[index][:, index]
-        return DensePrecision(torch.cholesky_inverse(torch.linalg.cholesky(block)))
+    def _whole_error(self) -> PriorError:
+        return PriorError(
+            "Another prior needs a precision made of a curvature and a prior, but this "
+            f"{type(self).__name__} was given whole. Fit the posterior again under the other prior."
+        )
 
 
 def kl_from_diagonal_normal(
@@ -194,3 +178,17 @@ def kl_from_diagonal_normal(
     spread = (q * precision.variance().double()).sum()
     shift = (q * delta.double().square()).sum()
     return 0.5 * (spread + shift - precision.numel + precision.log_det() - q.log().sum())
+
+
+def check_prior_precision(prior_precision: torch.Tensor, numel: int) -> None:
+    """Raise PriorError unless there is one positive finite precision for each variable."""
+    if prior_precision.shape != (numel,):
+        raise PriorError(
+            f"One prior precision for each of {numel} variables is needed, shape ({numel},), but the shape is "
+            f"{tuple(prior_precision.shape)}. Expand it."
+        )
+    if not (torch.isfinite(prior_precision).all() and (prior_precision > 0).all()):
+        raise PriorError(
+            "Prior precisions must be positive and finite, but the smallest is "
+            f"{prior_precision.min().item():.3g}. Check the prior's scales."
+        )
