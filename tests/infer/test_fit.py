@@ -202,9 +202,9 @@ def test_pyros_laplace_at_a_saddle_is_refused_with_the_way_out():
 
 @pytest.mark.parametrize("guide_class", [autoguide.AutoLaplaceApproximation, AutoFullLaplace])
 def test_cost_is_said_before_training(guide_class):
-    model = BayesianNetwork(nn.Linear(1000, 30))
-    data = DataLoader(TensorDataset(torch.ones(4, 1000), torch.zeros(4)))
-    with pytest.raises(CostError, match=r"30,030 weights needs .* GiB"):
+    model = BayesianNetwork(nn.Linear(10_000, 30))
+    data = DataLoader(TensorDataset(torch.ones(4, 10_000), torch.zeros(4)))
+    with pytest.raises(CostError, match=r"300,030 weights needs .* GiB"):
         wiu.fit(model, guide_class(model), data, epochs=10**6)
 
 

@@ -17,6 +17,7 @@ from wiu_pyro.curvature.likelihood import (
     OutputLikelihood,
     read,
 )
+from wiu_pyro.curvature.memory import available_bytes, bytes_in_words
 from wiu_pyro.curvature.rules import LayerRule, MatrixRule, rule_for, supported_layers
 
 STRUCTURES: dict[str, type[LayerCurvature]] = {
@@ -43,6 +44,8 @@ __all__ = [
     "NormalOutput",
     "OutputLikelihood",
     "accumulate",
+    "available_bytes",
+    "bytes_in_words",
     "capture_layers",
     "hessian",
     "read",

@@ -22,11 +22,13 @@ from wiu_pyro.curvature import (
     CurvaturePass,
     LayerRule,
     OutputLikelihood,
+    available_bytes,
     read,
+    read_curvature_config,
     refuse_training_mode,
     rule_for,
 )
-from wiu_pyro.errors import GuideError, PriorError, near_matches
+from wiu_pyro.errors import PriorError
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
 from wiu_pyro.nn import Batches, as_batches, base_distribution, complete_num_data, run_at, weight_module
@@ -43,19 +45,17 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     ----------
     model : callable
         A Pyro model whose weights have Normal priors.
-    curvature : {"ggn", "fisher_mc", "fisher_empirical"}
-        The exact generalised Gauss-Newton matrix; the Fisher by sampled labels; the empirical Fisher.
-    num_fisher_samples : int
-        Labels drawn per datum, for ``"fisher_mc"``, from torch's global random state; `wiu_pyro.fit` seeds it.
     init_loc_fn : callable, optional
         Pyro's per-site initialisation; the network's own weights when None.
     temperature : float
         Multiplies the weight of the prior against the likelihood; 1 is Bayes.
+    **options
+        The fields of `wiu_pyro.curvature.CurvatureConfig`: ``curvature="fisher_mc"``, for example.
 
     Raises
     ------
     GuideError
-        If the curvature is unknown, or a number is not positive.
+        If an option or its value is unknown, or a number is not positive.
     """
 
     default_predictive = "linearised"
@@ -65,20 +65,22 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         self,
         model: Callable[..., Any],
         *,
-        curvature: str = "ggn",
-        num_fisher_samples: int = 1,
         init_loc_fn: Callable[[dict[str, Any]], torch.Tensor] | None = None,
         temperature: float = 1.0,
+        **options: Any,
     ) -> None:
-        if curvature not in self.curvature_kinds:
-            raise GuideError(
-                f"{type(self).__name__} has no curvature '{curvature}'. {near_matches(curvature, self.curvature_kinds)}"
-            )
-        if num_fisher_samples < 1:
-            raise GuideError(f"num_fisher_samples must be at least 1, but is {num_fisher_samples}. Pass 1 or more.")
+        config = read_curvature_config(type(self).__name__, options, kinds=self.curvature_kinds)
         super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)
-        self.curvature_kind = curvature
-        self.num_fisher_samples = num_fisher_samples
+        self.config = config
+
+    @property
+    def curvature_kind(self) -> str:
+        """The curvature asked for, ``"ggn"`` for example."""
+        return self.config.curvature
+
+    def max_bytes(self) -> int:
+        """Return the memory the posterior may take: as asked for, else 90 % of what its device has free."""
+        return self.config.max_bytes or int(0.9 * available_bytes(_device(weight_module(self.model))))
 
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
         """Return −log joint at the point estimate from one batch, in nats; the temperature multiplies the prior."""
@@ -144,7 +146,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         """Raise PriorError or ModelError for priors or layers that cannot be covered; `fit` asks before it trains."""
         self._require_fixed_priors()
         self._require_normal_priors()
-        if self.curvature_kind != "hessian":
+        if self.config.curvature != "hessian":
             self._rules()
 
     def _require_normal_priors(self) -> None:
@@ -187,9 +189,9 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
 
         def columns(likelihood: OutputLikelihood, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
             return likelihood.columns(
-                self.curvature_kind,
+                self.config.curvature,
                 labels=batch[1] if len(batch) > 1 else None,
-                num_samples=self.num_fisher_samples,
+                num_samples=self.config.num_fisher_samples,
             )
 
         modules = {name: rule.module for name, rule in rules.items()}
@@ -207,7 +209,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
                 stacklevel=2,
             )
         scale = self.structure.num_data / num_seen / self.temperature
-        return CurvatureRecord(self.curvature_kind, self.structure.num_data, num_seen, scale)
+        return CurvatureRecord(self.config.curvature, self.structure.num_data, num_seen, scale)
 
 
 def _device(root: nn.Module | None) -> torch.device | None:

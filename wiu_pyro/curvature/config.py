@@ -1,0 +1,107 @@
+"""The settings of a curvature, read from a guide's options and checked: one place for all Laplace guides.
+
+A new setting is one field of `CurvatureConfig` with its check in `__post_init__`; every guide then takes it by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from wiu_pyro.curvature.likelihood import CURVATURE_KINDS
+from wiu_pyro.errors import GuideError, near_matches
+
+__all__ = ["CurvatureConfig", "read_curvature_config"]
+
+WIDE = ("diagonal", "kfac", "error")
+ZERO_CURVATURE = ("error", "prior")
+
+
+@dataclass(frozen=True)
+class CurvatureConfig:
+    """What a curvature is to be, and what it may take.
+
+    Attributes
+    ----------
+    curvature : {"ggn", "fisher_mc", "fisher_empirical", "hessian"}
+        The exact generalised Gauss-Newton matrix; the Fisher by sampled labels; the empirical Fisher; for a full
+        matrix, the exact Hessian.
+    num_fisher_samples : int
+        Labels drawn per datum, for ``"fisher_mc"``; their seed comes from torch's global random state, which
+        `wiu_pyro.fit` seeds.
+    wide : {"diagonal", "kfac", "error"}
+        For a layer of Kronecker factors with a side above `max_factor_side`: its exact diagonal instead, with a
+        warning; the factors all the same; or a `CostError`.
+    max_factor_side : int
+        Rows of the largest Kronecker factor. Memory grows with its square (10,000: 0.4 GB in float32, and 3 GB while
+        it is decomposed), the time of its decomposition with its third power (10,000: minutes on a few cores).
+    max_bytes : int or None
+        Memory the posterior may take; 90 % of what the device has free when None.
+    zero_curvature : {"error", "prior"}
+        For a layer to which only zero gradients come back: a `CurvatureError`; or its prior as its posterior, with a
+        warning.
+
+    Raises
+    ------
+    GuideError
+        If a word is unknown or a number is not positive.
+    """
+
+    curvature: str = "ggn"
+    num_fisher_samples: int = 1
+    wide: str = "diagonal"
+    max_factor_side: int = 10_000
+    max_bytes: int | None = None
+    zero_curvature: str = "error"
+
+    def __post_init__(self) -> None:
+        for name, known in (("wide", WIDE), ("zero_curvature", ZERO_CURVATURE)):
+            value = getattr(self, name)
+            if value not in known:
+                raise GuideError(f"Unknown {name} '{value}'. {near_matches(str(value), known)}")
+        for name in ("num_fisher_samples", "max_factor_side", "max_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise GuideError(f"{name} must be at least 1, but is {value}. Pass 1 or more.")
+
+    def described(self) -> dict[str, Any]:
+        """Return the settings that decide the result, as plain values: what a stopped pass must have in common."""
+        return {name: value for name, value in asdict(self).items() if name != "max_bytes"}
+
+
+def read_curvature_config(
+    guide: str, options: dict[str, Any], *, kinds: tuple[str, ...] = CURVATURE_KINDS
+) -> CurvatureConfig:
+    """Return the settings among a guide's options, or raise GuideError with the option that is wrong.
+
+    Parameters
+    ----------
+    guide : str
+        The guide's class, for messages.
+    options : dict
+        By the names of `CurvatureConfig`.
+    kinds : tuple of str
+        The curvatures this guide knows.
+
+    Returns
+    -------
+    CurvatureConfig
+
+    Raises
+    ------
+    GuideError
+        If an option is unknown, or its value is.
+
+    Examples
+    --------
+    >>> read_curvature_config("AutoKFACLaplace", {"curvature": "fisher_mc"}).num_fisher_samples
+    1
+    """
+    known = [item.name for item in fields(CurvatureConfig)]
+    for name in options:
+        if name not in known:
+            raise GuideError(f"{guide} has no option '{name}'. {near_matches(name, known)}")
+    config = CurvatureConfig(**options)
+    if config.curvature not in kinds:
+        raise GuideError(f"{guide} has no curvature '{config.curvature}'. {near_matches(config.curvature, kinds)}")
+    return config
