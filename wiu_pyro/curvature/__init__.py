@@ -5,6 +5,7 @@ from wiu_pyro.curvature.capture import CapturedBatch, CurvaturePass, capture_lay
 from wiu_pyro.curvature.config import CurvatureConfig, read_curvature_config
 from wiu_pyro.curvature.diagonal import DiagonalCurvature
 from wiu_pyro.curvature.ekfac import EigenvalueCorrectedFactors
+from wiu_pyro.curvature.entries import jacobian_of_entries
 from wiu_pyro.curvature.full import FullCurvature, FullLayerCurvature
 from wiu_pyro.curvature.hessian import hessian
 from wiu_pyro.curvature.kronecker import KroneckerFactors
@@ -48,6 +49,7 @@ __all__ = [
     "bytes_in_words",
     "capture_layers",
     "hessian",
+    "jacobian_of_entries",
     "read",
     "read_curvature_config",
     "refuse_training_mode",

@@ -1,4 +1,4 @@
-"""The whole curvature: of one layer, or of all layers together."""
+"""The whole curvature: of one layer, of several layers together, or of chosen weights of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from typing_extensions import override
 
 from wiu_pyro.curvature.capture import CapturedBatch
+from wiu_pyro.curvature.entries import jacobian_of_entries
 from wiu_pyro.curvature.layer_curvature import LayerCurvature
 from wiu_pyro.curvature.rules import LayerRule
+from wiu_pyro.curvature.rules.base import MAX_ELEMENTS
 from wiu_pyro.linalg import DensePrecision
 
 __all__ = ["FullCurvature", "FullLayerCurvature"]
@@ -49,14 +51,35 @@ class FullLayerCurvature(LayerCurvature):
 
 
 class FullCurvature:
-    """The whole curvature of all layers together, in the order of `rules`: `matrix` has shape (numel, numel)."""
+    """The whole curvature of some layers together, or of chosen weights of them: `matrix` has shape (numel, numel).
 
-    def __init__(self, rules: Mapping[str, LayerRule]) -> None:
+    Parameters
+    ----------
+    rules : mapping of str to LayerRule
+        Its order is that of the matrix.
+    entries : mapping of str to Tensor of int64, optional
+        Which weights of each layer, in its rule's order; all of a layer that is not named.
+    """
+
+    def __init__(self, rules: Mapping[str, LayerRule], entries: Mapping[str, torch.Tensor] | None = None) -> None:
         self.rules = rules
+        self.entries = entries or {}
+        self.numel = sum(
+            len(self.entries[name]) if name in self.entries else rule.numel for name, rule in rules.items()
+        )
         self.matrix: torch.Tensor | float = 0.0
 
     def update(self, captured: CapturedBatch) -> None:
         """Add one batch."""
-        parts = [rule.jacobian(captured.inputs[name], captured.grads[name]) for name, rule in self.rules.items()]
-        jacobian = torch.cat(parts, -1).flatten(0, 1).double()  # (batch * columns, numel)
-        self.matrix = self.matrix + jacobian.mT @ jacobian
+        columns, size = next(iter(captured.grads.values())).shape[:2]
+        step = max(1, MAX_ELEMENTS // (columns * self.numel))
+        for start in range(0, size, step):
+            rows = slice(start, start + step)
+            parts = [
+                jacobian_of_entries(
+                    rule, captured.inputs[name][rows], captured.grads[name][:, rows], entries=self.entries.get(name)
+                )
+                for name, rule in self.rules.items()
+            ]
+            jacobian = torch.cat(parts, -1).flatten(0, 1).double()  # (batch * columns, numel)
+            self.matrix = self.matrix + jacobian.mT @ jacobian
