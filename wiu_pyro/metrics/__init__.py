@@ -9,33 +9,51 @@ from wiu_pyro.metrics.contraction import contraction, effective_parameters
 from wiu_pyro.metrics.decline import RiskCoverage, decline_order, risk_coverage
 from wiu_pyro.metrics.detection import auroc
 from wiu_pyro.metrics.divergence import kl_normal
+from wiu_pyro.metrics.effect_size import cliffs_delta, quantile_grid, wasserstein
+from wiu_pyro.metrics.inequality import evenness, gini
 from wiu_pyro.metrics.information import EntropyParts, entropy, entropy_parts
 from wiu_pyro.metrics.scores import accuracy, brier, brier_pointwise, correct, nll, nll_pointwise
 from wiu_pyro.metrics.signal_to_noise import signal_to_noise
+from wiu_pyro.metrics.simultaneous import Intervals, bootstrap_intervals, student_intervals
+from wiu_pyro.metrics.spectrum import effective_rank, participation_ratio
 from wiu_pyro.metrics.standard_error import Estimate, mean_with_se, sum_with_se
+from wiu_pyro.metrics.two_way import crossed_shares, pigeonhole_counts, pigeonhole_sums
 
 __all__ = [
     "EntropyParts",
     "Estimate",
+    "Intervals",
     "Reliability",
     "RiskCoverage",
     "accuracy",
     "auroc",
+    "bootstrap_intervals",
     "brier",
     "brier_pointwise",
+    "cliffs_delta",
     "contraction",
     "correct",
+    "crossed_shares",
     "decline_order",
     "ece",
     "effective_parameters",
+    "effective_rank",
     "entropy",
     "entropy_parts",
+    "evenness",
+    "gini",
     "kl_normal",
     "mean_with_se",
     "nll",
     "nll_pointwise",
+    "participation_ratio",
+    "pigeonhole_counts",
+    "pigeonhole_sums",
+    "quantile_grid",
     "reliability",
     "risk_coverage",
     "signal_to_noise",
+    "student_intervals",
     "sum_with_se",
+    "wasserstein",
 ]
