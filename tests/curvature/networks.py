@@ -146,7 +146,7 @@ def rules_of(net: nn.Module) -> dict[str, object]:
     for name, module in net.named_modules():
         shapes = {key: tuple(value.shape) for key, value in module.named_parameters(recurse=False)}
         if shapes:
-            found[name] = rule_for(name, module, shapes)
+            found[name] = rule_for(module, shapes)
     return found
 
 

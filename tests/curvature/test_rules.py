@@ -16,8 +16,8 @@ from tests.curvature.networks import (
     jacobians,
     rules_of,
 )
-from wiu_pyro.curvature import DiagonalCurvature, FullCurvature, MatrixRule, rule_for, supported_layers
-from wiu_pyro.errors import ModelError
+from wiu_pyro.curvature import DiagonalCurvature, DirectRule, FullCurvature, MatrixRule, rule_for, supported_layers
+from wiu_pyro.errors import CurvatureError
 
 # torch warns of an even kernel under padding="same": it pads more on one side, which is what is tested
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -89,25 +89,30 @@ def test_layer_with_a_prior_on_one_of_its_parameters_keeps_that_part_of_the_jaco
     net, x = build(name)
     found = captured(net, x, unit_columns)
     layer, whole = next(iter(rules_of(net).items()))
-    part = rule_for(layer, whole.module, {kept: whole.shapes[kept]})
+    part = rule_for(whole.module, {kept: whole.shapes[kept]})
     values = whole.split(whole.jacobian(found.inputs[layer], found.grads[layer]))
     torch.testing.assert_close(part.jacobian(found.inputs[layer], found.grads[layer]), part.join({kept: values[kept]}))
 
 
 def test_subclass_of_a_covered_layer_is_covered():
     special = type("Special", (nn.Linear,), {})
-    assert isinstance(rule_for("fc", special(2, 3), {"weight": (3, 2)}), MatrixRule)
+    assert isinstance(rule_for(special(2, 3), {"weight": (3, 2)}), MatrixRule)
 
 
 @pytest.mark.parametrize(
-    ("module", "shapes", "held"),
+    ("module", "shapes"),
     [
-        (nn.PReLU(), {"weight": (1,)}, "PReLU, parameters weight"),
-        (nn.Linear(2, 3), {"weight": (3, 2), "scale": (3,)}, "Linear, parameters weight, scale"),
-        (None, {"weight": (3,)}, "no module, parameters weight"),
+        (nn.PReLU(), {"weight": (1,)}),
+        (nn.Linear(2, 3), {"weight": (3, 2), "scale": (3,)}),
+        (None, {"weight": (3,)}),
     ],
 )
-def test_layer_without_a_rule_is_refused_with_the_way_out(module, shapes, held):
-    with pytest.raises(ModelError, match=rf"Layer 'emb' \({held}\).*Linear, Conv1d.*prior=\{{'emb\.\*': None"):
-        rule_for("emb", module, shapes)
+def test_parameters_that_no_type_knows_are_differentiated_directly(module, shapes):
+    assert isinstance(rule_for(module, shapes), DirectRule)
     assert "PReLU" not in supported_layers()
+
+
+def test_direct_rule_outside_of_a_pass_says_so():
+    rule = rule_for(nn.PReLU(), {"weight": (1,)})
+    with pytest.raises(CurvatureError, match="only while a pass over the data is under way, but none is"):
+        rule.jacobian(torch.zeros(2, 2), torch.zeros(1, 2, 3))

@@ -317,12 +317,6 @@ class Idle(nn.Module):
         (Twice(), {}, ModelError, "'fc' was called twice"),
         (Idle(), {}, CurvatureError, "no data came through layer 'idle'"),
         (Idle(), {"curvature": "hessian"}, CurvatureError, "'idle.weight' does not: no data came through"),
-        (
-            nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 3, 4), nn.Flatten()),
-            {},
-            ModelError,
-            r"Layer '1' \(Conv1d, parameters weight, bias\) is of a type whose curvature is not covered",
-        ),
     ],
 )
 def test_network_it_cannot_cover_is_refused(net, options, error, message):

@@ -4,6 +4,7 @@ from wiu_pyro.curvature.accumulate import accumulate
 from wiu_pyro.curvature.capture import CapturedBatch, CurvaturePass, capture_layers, refuse_training_mode
 from wiu_pyro.curvature.config import CurvatureConfig, read_curvature_config
 from wiu_pyro.curvature.diagonal import DiagonalCurvature
+from wiu_pyro.curvature.direct import DirectLayers, direct_layers, layers_to_differentiate
 from wiu_pyro.curvature.ekfac import EigenvalueCorrectedFactors
 from wiu_pyro.curvature.entries import jacobian_of_entries
 from wiu_pyro.curvature.full import FullCurvature, FullLayerCurvature
@@ -19,7 +20,7 @@ from wiu_pyro.curvature.likelihood import (
     read,
 )
 from wiu_pyro.curvature.memory import available_bytes, bytes_in_words
-from wiu_pyro.curvature.rules import LayerRule, MatrixRule, rule_for, supported_layers
+from wiu_pyro.curvature.rules import DirectRule, LayerRule, MatrixRule, rule_for, supported_layers
 
 STRUCTURES: dict[str, type[LayerCurvature]] = {
     kind.structure: kind
@@ -35,6 +36,8 @@ __all__ = [
     "CurvatureConfig",
     "CurvaturePass",
     "DiagonalCurvature",
+    "DirectLayers",
+    "DirectRule",
     "EigenvalueCorrectedFactors",
     "FullCurvature",
     "FullLayerCurvature",
@@ -48,7 +51,9 @@ __all__ = [
     "available_bytes",
     "bytes_in_words",
     "capture_layers",
+    "direct_layers",
     "hessian",
+    "layers_to_differentiate",
     "jacobian_of_entries",
     "read",
     "read_curvature_config",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,7 +13,10 @@ from torch import nn
 from wiu_pyro.curvature.likelihood import OutputLikelihood
 from wiu_pyro.errors import CurvatureError, DataError, ModelError
 
-__all__ = ["CapturedBatch", "CurvaturePass", "capture_layers", "refuse_training_mode"]
+if TYPE_CHECKING:
+    from wiu_pyro.curvature.direct import DirectLayers
+
+__all__ = ["CapturedBatch", "CurvaturePass", "capture_layers", "no_data_message", "refuse_training_mode"]
 
 TRAINING_SENSITIVE = (
     nn.modules.dropout._DropoutNd,
@@ -120,10 +123,13 @@ class CurvaturePass:
         Maps a batch (a tuple of tensors) to its `OutputLikelihood`, on the graph of weights that require gradients.
     layers : mapping of str to Module
         The layers to look at.
+    direct : DirectLayers, optional
+        Differentiates the network at the parameters of the layers that show no Jacobian of their own.
     """
 
     forward: Callable[[tuple[torch.Tensor, ...]], OutputLikelihood]
     layers: Mapping[str, nn.Module]
+    direct: DirectLayers | None = None
 
     def run(
         self,
@@ -155,16 +161,25 @@ class CurvaturePass:
             self._check(index, likelihood, record)
             vectors = columns(likelihood, batch)
             outputs = [record.outputs[name] for name in self.layers]
-            grads = torch.autograd.grad(likelihood.output, outputs, vectors, is_grads_batched=True, allow_unused=True)
+            grads: tuple[torch.Tensor | None, ...] = ()
+            if outputs:
+                grads = torch.autograd.grad(
+                    likelihood.output, outputs, vectors, is_grads_batched=True, allow_unused=True
+                )
             for name, grad in zip(self.layers, grads, strict=True):
                 if grad is None:
-                    raise CurvatureError(_no_data(name))
-            yield CapturedBatch(likelihood, record.inputs, dict(zip(self.layers, grads, strict=True)))
+                    raise CurvatureError(no_data_message(name))
+            captured = CapturedBatch(likelihood, record.inputs, dict(zip(self.layers, grads, strict=True)))
+            if self.direct is None:
+                yield captured
+            else:
+                with self.direct.add_to(captured, batch, columns=vectors):
+                    yield captured
 
     def _check(self, index: int, likelihood: OutputLikelihood, record: _Record) -> None:
         for name in self.layers:
             if name not in record.outputs:
-                raise CurvatureError(_no_data(name))
+                raise CurvatureError(no_data_message(name))
         if not torch.isfinite(likelihood.output).all():
             raise DataError(
                 f"The network's output must be finite, but batch {index} gave NaN or infinity. "
@@ -172,7 +187,8 @@ class CurvaturePass:
             )
 
 
-def _no_data(name: str) -> str:
+def no_data_message(name: str) -> str:
+    """Return what is said of a layer that does not shape the output."""
     return (
         f"Every layer with a prior must shape the output, but no data came through layer '{name}'. "
         "Leave it without a prior, or call it in the network's forward."

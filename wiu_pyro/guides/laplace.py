@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,9 +20,12 @@ from wiu_pyro.curvature import (
     CURVATURE_KINDS,
     CapturedBatch,
     CurvaturePass,
+    DirectRule,
     LayerRule,
     OutputLikelihood,
     available_bytes,
+    direct_layers,
+    layers_to_differentiate,
     read,
     read_curvature_config,
     refuse_training_mode,
@@ -72,6 +75,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         config = read_curvature_config(type(self).__name__, options, kinds=self.curvature_kinds)
         super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)
         self.config = config
+        self._differentiated: frozenset[str] = frozenset()  # layers whose inputs and outputs show no Jacobian
 
     @property
     def curvature_kind(self) -> str:
@@ -115,7 +119,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         PriorError
             If a weight's prior is not Normal, or one this structure cannot take.
         ModelError
-            If a layer's type is not covered.
+            If a layer is called twice in one pass.
         """
         root = weight_module(self.model)
         if root is not None:
@@ -126,6 +130,8 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         self.setup(batches)
         self.refuse_model()
         batch = next(iter(batches))
+        if self.config.curvature != "hessian":
+            self._look_at_layers(batch)
         posterior = AutoBlockNormal(self, point_sites=self._point_sites(), batch=batch)
         posterior.blocks, posterior.curvature = self._blocks(posterior, batches)
         return posterior
@@ -143,11 +149,9 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
             )
 
     def refuse_model(self) -> None:
-        """Raise PriorError or ModelError for priors or layers that cannot be covered; `fit` asks before it trains."""
+        """Raise PriorError for priors that cannot be covered; `fit` asks before it trains."""
         self._require_fixed_priors()
         self._require_normal_priors()
-        if self.config.curvature != "hessian":
-            self._rules()
 
     def _require_normal_priors(self) -> None:
         point = self._point_sites()
@@ -171,21 +175,21 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     def _rules(self) -> dict[str, LayerRule]:
         covered = self._covered_layers()
         return {
-            layer.name: rule_for(layer.name, layer.module, layer.shapes)
+            layer.name: (DirectRule if layer.name in self._differentiated else rule_for)(layer.module, layer.shapes)
             for layer in self.structure.layers
             if layer.name in covered
         }
 
     def _captured(self, batches: Batches, counter: list[int], rules: dict[str, LayerRule]) -> Iterator[CapturedBatch]:
         """Yield what each batch shows of the layers; `counter[0]` grows by the data seen."""
-        weights = {name: value.clone().requires_grad_() for name, value in self.point_estimate().items()}
-        for name in self._point_sites():
-            weights[name].requires_grad_(False)
+        # no gradient, and no graph, below the lowest layer looked at
+        wanted = {site for layer in self.structure.layers if layer.name in rules for site in layer.sites.values()}
+        point = self.point_estimate().items()
+        weights = {name: value.clone().requires_grad_(name in wanted) for name, value in point}
 
         def forward(batch: tuple[torch.Tensor, ...]) -> OutputLikelihood:
             counter[0] += len(batch[0])
-            trace, _ = run_at(self.model, weights, batch)
-            return read(trace.nodes[self.structure.observed]["fn"])
+            return self._likelihood(batch, weights)
 
         def columns(likelihood: OutputLikelihood, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
             return likelihood.columns(
@@ -194,8 +198,20 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
                 num_samples=self.config.num_fisher_samples,
             )
 
-        modules = {name: rule.module for name, rule in rules.items()}
-        yield from CurvaturePass(forward, modules).run(batches, columns)
+        modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
+        direct = direct_layers(self._likelihood, weights, rules=rules, sites=self.structure.layer_sites)
+        yield from CurvaturePass(forward, modules, direct).run(batches, columns)
+
+    def _likelihood(self, batch: tuple[torch.Tensor, ...], weights: Mapping[str, torch.Tensor]) -> OutputLikelihood:
+        trace, _ = run_at(self.model, weights, batch)
+        return read(trace.nodes[self.structure.observed]["fn"])
+
+    def _look_at_layers(self, batch: tuple[torch.Tensor, ...]) -> None:
+        """Find out which layers have to be differentiated, or raise for one that cannot have a curvature."""
+        self._differentiated = frozenset()
+        rules, point = self._rules(), self.point_estimate()
+        sites = {name: self.structure.layer_sites[name] for name in rules}
+        self._differentiated = layers_to_differentiate(self._likelihood, point, batch, rules=rules, sites=sites)
 
     def refuse_cost(self, num_weights: int) -> None:
         """Raise CostError where the posterior of so many weights would not fit; `fit` asks before it trains."""

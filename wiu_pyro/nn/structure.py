@@ -101,6 +101,11 @@ class ModelStructure:
     dependent_priors: tuple[str, ...] = ()
 
     @property
+    def layer_sites(self) -> dict[str, dict[str, str]]:
+        """Site of each parameter of each layer."""
+        return {layer.name: layer.sites for layer in self.layers}
+
+    @property
     def parameter_sites(self) -> dict[str, tuple[str, str]]:
         """Layer and parameter name of each weight site."""
         return {site: (layer.name, name) for layer in self.layers for name, site in layer.sites.items()}

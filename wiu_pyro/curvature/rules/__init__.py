@@ -3,6 +3,7 @@
 from wiu_pyro.curvature.rules.base import MAX_ELEMENTS, LayerRule
 from wiu_pyro.curvature.rules.choose import rule_for, supported_layers
 from wiu_pyro.curvature.rules.convolution import Conv2dRule
+from wiu_pyro.curvature.rules.direct import DirectRule
 from wiu_pyro.curvature.rules.matrix import LinearRule, MatrixRule
 from wiu_pyro.curvature.rules.normalisation import AffineRule
 
@@ -10,6 +11,7 @@ __all__ = [
     "MAX_ELEMENTS",
     "AffineRule",
     "Conv2dRule",
+    "DirectRule",
     "LayerRule",
     "LinearRule",
     "MatrixRule",

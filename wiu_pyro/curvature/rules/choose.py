@@ -6,10 +6,10 @@ from torch import nn
 
 from wiu_pyro.curvature.rules.base import LayerRule
 from wiu_pyro.curvature.rules.convolution import Conv2dRule, ConvRule, ConvTransposeRule
+from wiu_pyro.curvature.rules.direct import DirectRule
 from wiu_pyro.curvature.rules.embedding import EmbeddingRule
 from wiu_pyro.curvature.rules.matrix import LinearRule
 from wiu_pyro.curvature.rules.normalisation import AffineRule
-from wiu_pyro.errors import ModelError
 
 __all__ = ["RULES", "rule_for", "supported_layers"]
 
@@ -35,17 +35,15 @@ RULES: dict[type[nn.Module], type[LayerRule]] = {
 
 
 def supported_layers() -> list[str]:
-    """Return the names of the layer types a curvature can be computed for."""
+    """Return the names of the layer types that have a rule of their own; all others get a `DirectRule`."""
     return [kind.__name__ for kind in RULES]
 
 
-def rule_for(name: str, module: nn.Module | None, shapes: dict[str, tuple[int, ...]]) -> LayerRule:
+def rule_for(module: nn.Module | None, shapes: dict[str, tuple[int, ...]]) -> LayerRule:
     """Return the rule of a layer.
 
     Parameters
     ----------
-    name : str
-        The layer's name, for messages.
     module : Module or None
     shapes : dict of str to tuple of int
         Its parameters with a posterior.
@@ -53,18 +51,9 @@ def rule_for(name: str, module: nn.Module | None, shapes: dict[str, tuple[int, .
     Returns
     -------
     LayerRule
-
-    Raises
-    ------
-    ModelError
-        If the layer is of a type no rule covers.
+        That of its type; a `DirectRule` for a type without one, or parameters that the type does not know.
     """
     for kind, rule in RULES.items():
         if isinstance(module, kind) and set(shapes) <= {"weight", "bias"}:
             return rule(module, shapes)
-    held = "no module" if module is None else type(module).__name__
-    raise ModelError(
-        f"Layer '{name}' ({held}, parameters {', '.join(shapes)}) is of a type whose curvature is not covered; covered "
-        f"are {', '.join(supported_layers())}. Leave it without a prior (prior={{'{name}.*': None, '*': ...}}), which "
-        "keeps it at its point estimate, or use mean-field VI."
-    )
+    return DirectRule(module, shapes)
