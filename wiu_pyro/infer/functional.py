@@ -7,13 +7,22 @@ the eigenbasis of the Kronecker factors the covariance needs no Jacobian: Σ_o g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from wiu_pyro.curvature import CapturedBatch, CurvaturePass, LayerRule, MatrixRule, OutputLikelihood, read
+from wiu_pyro.curvature import (
+    CapturedBatch,
+    CurvaturePass,
+    DirectRule,
+    LayerRule,
+    MatrixRule,
+    OutputLikelihood,
+    direct_layers,
+    read,
+)
 from wiu_pyro.curvature.rules import MAX_ELEMENTS
 from wiu_pyro.errors import GuideError
 from wiu_pyro.guides import AutoBlockNormal
@@ -73,13 +82,26 @@ def functional_distribution(
             'Use kind="sampled".'
         )
     weights = {name: value.clone().requires_grad_() for name, value in guide.unpack(guide.loc).items()}
+    everything = {**weights, **guide.point_values}
     outputs: list[torch.Tensor] = []
+    own = False  # whether `outputs` are the network's own, of the last batch
+
+    def run(batch: tuple[torch.Tensor, ...], values: Mapping[str, torch.Tensor]) -> tuple[OutputLikelihood, Any]:
+        trace, returned = run_at(model, values, batch)
+        return read(trace.nodes[guide.structure.observed]["fn"]), returned
 
     def forward(batch: tuple[torch.Tensor, ...]) -> OutputLikelihood:
-        trace, returned = run_at(model, {**weights, **guide.point_values}, batch)
-        likelihood = read(trace.nodes[guide.structure.observed]["fn"])
-        likelihood.output = _own_output(likelihood, returned)
+        nonlocal own
+        likelihood, returned = run(batch, everything)
+        output = _own_output(likelihood, returned)
+        own, likelihood.output = output is not likelihood.output, output
         outputs.append(likelihood.output)
+        return likelihood
+
+    def at_weights(batch: tuple[torch.Tensor, ...], values: Mapping[str, torch.Tensor]) -> OutputLikelihood:
+        likelihood, returned = run(batch, values)
+        if own:
+            likelihood.output = returned.reshape(likelihood.output.shape)
         return likelihood
 
     def unit_columns(likelihood: OutputLikelihood, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -87,7 +109,9 @@ def functional_distribution(
         eye = torch.eye(num_outputs, dtype=likelihood.output.dtype, device=likelihood.output.device)
         return eye[:, None, :].expand(-1, len(likelihood.output), -1)
 
-    modules = {name: rule.module for block in guide.blocks for name, rule in block.rules.items()}
+    rules = {name: rule for block in guide.blocks for name, rule in block.rules.items()}
+    modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
+    direct = direct_layers(at_weights, everything, rules=rules, sites=guide.structure.layer_sites)
     seen: list[tuple[torch.Tensor, ...]] = []
 
     def kept() -> Iterator[tuple[torch.Tensor, ...]]:
@@ -95,7 +119,7 @@ def functional_distribution(
             seen.append(batch)
             yield batch
 
-    for captured in CurvaturePass(forward, modules).run(kept(), unit_columns):
+    for captured in CurvaturePass(forward, modules, direct).run(kept(), unit_columns):
         with torch.no_grad():
             covariance = sum(_block_covariance(block, captured) for block in guide.blocks)
             yield FunctionalBatch(seen.pop(), captured.likelihood, outputs.pop().detach(), covariance)
