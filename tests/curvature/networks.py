@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.func import functional_call, hessian, jacrev, vmap
+from torch.func import functional_call, hessian, jacrev
 
 from wiu_pyro.curvature import CategoricalOutput, CurvaturePass, OutputLikelihood, rule_for
 from wiu_pyro.curvature.capture import CapturedBatch
@@ -121,9 +121,101 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
+class OwnParameters(nn.Module):
+    """Parameters of no layer: a token in front of a sequence, a position's vector in a module, a gain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 3))
+        self.place = nn.Module()
+        self.place.embedding = nn.Parameter(torch.zeros(5, 3))
+        self.act, self.out = nn.PReLU(), nn.Linear(3, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sequence = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.place.embedding
+        return self.out(self.act(sequence).square().mean(1))
+
+
+class Attention(nn.Module):
+    """Attends over a sequence; positions come first inside when asked for."""
+
+    def __init__(self, *, batch_first: bool = True) -> None:
+        super().__init__()
+        self.batch_first = batch_first
+        self.attend = nn.MultiheadAttention(4, 2, batch_first=batch_first)
+        self.out = nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sequence = x if self.batch_first else x.transpose(0, 1)
+        attended, _ = self.attend(sequence, sequence, sequence, need_weights=False)
+        return self.out(attended.mean(1 if self.batch_first else 0))
+
+
+class Encoder(nn.Module):
+    """A small transformer encoder for classification."""
+
+    def __init__(self, *, batch_first: bool = True) -> None:
+        super().__init__()
+        self.batch_first = batch_first
+        layer = nn.TransformerEncoderLayer(4, 2, dim_feedforward=5, batch_first=batch_first, activation="gelu")
+        self.body = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.out = nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.body(x if self.batch_first else x.transpose(0, 1))
+        return self.out(found.mean(1 if self.batch_first else 0))
+
+
+class Recurrent(nn.Module):
+    """Reads a sequence, the last state decides."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.read, self.out = kind(3, 4, batch_first=True), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.read(x)[0][:, -1])
+
+
+class Folded(nn.Module):
+    """Positions stand in the batch dim while the layer is called, as windows do in Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each, self.out = nn.Linear(3, 4), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.tanh(self.each(x.flatten(0, 1))).unflatten(0, (len(x), -1)).sum(1))
+
+
+class UsedElsewhere(nn.Module):
+    """Uses a layer's weight once by calling the layer and once by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.code, self.out = nn.Linear(4, 3, bias=False), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.tanh(self.code(x)) @ self.code.weight)
+
+
+# networks with layers whose Jacobian no input and output of the layer shows
+DIFFERENTIATED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "own-parameters": (OwnParameters, (4, 3)),
+    "attention": (Attention, (5, 4)),
+    "attention-positions-first": (lambda: Attention(batch_first=False), (6, 4)),
+    "encoder": (Encoder, (5, 4)),
+    "encoder-positions-first": (lambda: Encoder(batch_first=False), (6, 4)),
+    "lstm": (lambda: Recurrent(nn.LSTM), (4, 3)),
+    "gru": (lambda: Recurrent(nn.GRU), (4, 3)),
+    "folded": (Folded, (2, 3)),
+    "used-elsewhere": (UsedElsewhere, (4,)),
+}
+
+
 def build(name: str) -> tuple[nn.Module, torch.Tensor]:
     """Return a network in evaluation mode, its weights and statistics all away from special values, and inputs."""
-    make, shape = NETWORKS[name]
+    make, shape = {**NETWORKS, **DIFFERENTIATED}[name]
     generator = torch.Generator().manual_seed(0)
     net = make().double().eval()
     with torch.no_grad():
@@ -171,7 +263,8 @@ def jacobians(net: nn.Module, x: torch.Tensor, layer: str) -> torch.Tensor:
     def outputs(values: dict[str, torch.Tensor], one: torch.Tensor) -> torch.Tensor:
         return functional_call(net, {**weights, **values}, (one[None],))[0]
 
-    per_site = vmap(jacrev(outputs), (None, 0))(own, x)  # each (batch, outputs, *shape)
+    each = [jacrev(outputs)(own, one) for one in x]
+    per_site = {name: torch.stack([found[name] for found in each]) for name in own}  # each (batch, outputs, *shape)
     rule = rules_of(net)[layer]
     return rule.join({name.removeprefix(prefix): value for name, value in per_site.items()})
 

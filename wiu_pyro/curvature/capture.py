@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wiu_pyro.curvature.likelihood import OutputLikelihood
 from wiu_pyro.errors import CurvatureError, DataError, ModelError
@@ -16,7 +17,14 @@ from wiu_pyro.errors import CurvatureError, DataError, ModelError
 if TYPE_CHECKING:
     from wiu_pyro.curvature.direct import DirectLayers
 
-__all__ = ["CapturedBatch", "CurvaturePass", "capture_layers", "no_data_message", "refuse_training_mode"]
+__all__ = [
+    "CapturedBatch",
+    "CurvaturePass",
+    "capture_layers",
+    "no_data_message",
+    "plain_attention",
+    "refuse_training_mode",
+]
 
 TRAINING_SENSITIVE = (
     nn.modules.dropout._DropoutNd,
@@ -73,6 +81,11 @@ def capture_layers(layers: Mapping[str, nn.Module]) -> Iterator[_Record]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def plain_attention() -> AbstractContextManager[None]:
+    """Return a context in which attention is made of operations that go backwards for many columns at once."""
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 def refuse_training_mode(root: nn.Module) -> None:
@@ -156,7 +169,7 @@ class CurvaturePass:
             If an output is not finite.
         """
         for index, batch in enumerate(batches):
-            with torch.enable_grad(), capture_layers(self.layers) as record:
+            with torch.enable_grad(), plain_attention(), capture_layers(self.layers) as record:
                 likelihood = self.forward(batch)
             self._check(index, likelihood, record)
             vectors = columns(likelihood, batch)

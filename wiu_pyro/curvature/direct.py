@@ -17,7 +17,7 @@ import pyro
 import torch
 from typing_extensions import override
 
-from wiu_pyro.curvature.capture import CapturedBatch, capture_layers, no_data_message
+from wiu_pyro.curvature.capture import CapturedBatch, capture_layers, no_data_message, plain_attention
 from wiu_pyro.curvature.likelihood import OutputLikelihood
 from wiu_pyro.curvature.rules import DirectRule, LayerRule
 from wiu_pyro.curvature.rules.base import MAX_ELEMENTS
@@ -170,7 +170,7 @@ class DirectLayers(DirectSource):
             _, pull = torch.func.vjp(lambda values: self.forward(one, {**self.weights, **values}).output[0], own)
             return torch.func.vmap(lambda column: pull(column)[0])(columns)
 
-        with pyro.validation_enabled(False):  # its checks look at values, which vmap does not show
+        with plain_attention(), pyro.validation_enabled(False):  # its checks look at values, which vmap does not show
             return torch.func.vmap(of_datum, in_dims=(0, 1), randomness="different")(data, grads)
 
     def _one_by_one(self, sites: list[str], data: Batch, grads: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -178,7 +178,7 @@ class DirectLayers(DirectSource):
         parts: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
         for row in range(grads.shape[1]):
             one = tuple(part[row : row + 1] for part in data)
-            with torch.enable_grad():
+            with torch.enable_grad(), plain_attention():
                 output = self.forward(one, {**self.weights, **own}).output[0]
             columns = [
                 torch.autograd.grad(output, list(own.values()), column, retain_graph=True, materialize_grads=True)
@@ -242,7 +242,7 @@ def layers_to_differentiate(
     few = tuple(part[:NUM_LOOKED_AT] for part in batch)
     leaves = {site: weights[site].detach().clone().requires_grad_() for own in sites.values() for site in own.values()}
     modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
-    with torch.enable_grad(), capture_layers(modules) as record:
+    with torch.enable_grad(), plain_attention(), capture_layers(modules) as record:
         output = forward(few, {**weights, **leaves}).output
     generator = torch.Generator().manual_seed(0)  # the user's random state stays as it is
     column = torch.zeros(output.shape, dtype=output.dtype)
