@@ -2,21 +2,29 @@
 
 from wiu_pyro.guides.block_normal import AutoBlockNormal
 from wiu_pyro.guides.closed_form import ClosedForm, closed_form
+from wiu_pyro.guides.laplace_block import AutoBlockDiagonalLaplace
 from wiu_pyro.guides.laplace_diagonal import AutoDiagonalLaplace
+from wiu_pyro.guides.laplace_ekfac import AutoEKFACLaplace
 from wiu_pyro.guides.laplace_full import AutoFullLaplace
 from wiu_pyro.guides.laplace_kfac import AutoKFACLaplace
+from wiu_pyro.guides.laplace_last import AutoLastLayerLaplace
 from wiu_pyro.guides.laplace_layers import AutoLaplace
+from wiu_pyro.guides.laplace_subnetwork import AutoSubnetworkLaplace
 from wiu_pyro.guides.mean_field import AutoMeanField
 from wiu_pyro.guides.registry import by_name, known_guides
 from wiu_pyro.guides.start import init_to_network
 
 __all__ = [
+    "AutoBlockDiagonalLaplace",
     "AutoBlockNormal",
     "AutoDiagonalLaplace",
+    "AutoEKFACLaplace",
     "AutoFullLaplace",
     "AutoKFACLaplace",
     "AutoLaplace",
+    "AutoLastLayerLaplace",
     "AutoMeanField",
+    "AutoSubnetworkLaplace",
     "ClosedForm",
     "by_name",
     "closed_form",

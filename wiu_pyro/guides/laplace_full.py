@@ -1,16 +1,20 @@
-"""Full Laplace: one Gaussian over all weights of a small network, from the whole GGN or Hessian."""
+"""Full Laplace: one Gaussian over all weights of a small network, or of some layers, from the whole GGN or Hessian."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from typing_extensions import override
 
-from wiu_pyro.curvature import CURVATURE_KINDS, FullCurvature, bytes_in_words, hessian
-from wiu_pyro.errors import CostError, CurvatureError
+from wiu_pyro.curvature import CURVATURE_KINDS, FullCurvature, bytes_in_words
+from wiu_pyro.errors import CostError
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.exact_hessian import curvature_precision, hessian_of_sites
 from wiu_pyro.guides.laplace import LaplaceGuide, layer_index
-from wiu_pyro.linalg import DensePrecision
-from wiu_pyro.nn import Batches, run_at
+from wiu_pyro.guides.laplace_layers import matching_layers
+from wiu_pyro.nn import Batches
 
 __all__ = ["AutoFullLaplace"]
 
@@ -19,12 +23,15 @@ class AutoFullLaplace(LaplaceGuide):
     """Laplace approximation with a full precision matrix, for networks of up to about ten thousand weights.
 
     ``curvature="hessian"`` takes the exact Hessian and any layer; where it is not positive definite at the point
-    estimate, the error says so. Other parameters and errors are those of `LaplaceGuide`.
+    estimate, the error says so. Other errors are those of `LaplaceGuide`.
 
     Parameters
     ----------
     model : callable
         A Pyro model whose weights have Normal priors.
+    layers : str or sequence of str
+        Names or patterns of the layers that get the joint posterior, as ``"fc*"``; the others stay at their point
+        estimate.
     **options
         As for `LaplaceGuide`; `max_bytes` bounds the float64 matrices (precision, factor, covariance).
     """
@@ -33,11 +40,20 @@ class AutoFullLaplace(LaplaceGuide):
     structure_name = "full"
     curvature_kinds = (*CURVATURE_KINDS, "hessian")
 
+    def __init__(self, model: Callable[..., Any], *, layers: str | Sequence[str] = "*", **options: Any) -> None:
+        super().__init__(model, **options)
+        self.asked_layers = (layers,) if isinstance(layers, str) else tuple(layers)
+
+    @override
+    def _covered_layers(self) -> tuple[str, ...]:
+        return matching_layers(self.asked_layers, self.structure)
+
     def _blocks(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[tuple[Block, ...], CurvatureRecord]:
         self.refuse_cost(posterior.latent_dim)
         prior_precision = posterior.flat_prior().scale.double().square().reciprocal()
+        names = self._covered_layers()
         if self.curvature_kind == "hessian":
-            matrix, seen = self._hessian(posterior, batches)
+            matrix, seen = hessian_of_sites(self, [name for name, *_ in posterior.sites()], batches)
             rules, index = {}, torch.arange(posterior.latent_dim, device=posterior.loc.device)
         else:
             rules = self._rules()
@@ -45,46 +61,20 @@ class AutoFullLaplace(LaplaceGuide):
             for captured in self._captured(batches, counter, rules):
                 full.update(captured)
             matrix, seen = full.matrix, counter[0]
-            layers = self.structure.layers
-            index = torch.cat([layer_index(posterior, rules[layer.name], layer.sites) for layer in layers])
+            sites = {layer.name: layer.sites for layer in self.structure.layers}
+            index = torch.cat([layer_index(posterior, rule, sites[name]) for name, rule in rules.items()])
         record = self._record(seen)
-        matrix = matrix * record.scale
-        try:
-            precision = DensePrecision(matrix, prior_precision[index], dtype=posterior.loc.dtype)
-        except CurvatureError as error:
-            raise CurvatureError(f"{error} (The gradient's norm is {self._gradient_norm(batches):.2g}.)") from None
-        names = tuple(layer.name for layer in self.structure.layers)
+        precision = curvature_precision(self, matrix * record.scale, prior_precision[index], batches=batches)
         return (Block(names, "full", precision, index, rules),), record
 
     @override
     def refuse_cost(self, num_weights: int) -> None:
+        covered = self._covered_layers()
+        own = sum(layer.num_weights for layer in self.structure.layers if layer.name in covered)
+        num_weights = min(num_weights, own)
         needed = 3 * 8 * num_weights**2
         if needed > self.max_bytes():
             raise CostError(
                 f"A full Laplace approximation of {num_weights:,} weights needs {bytes_in_words(needed)}, more than "
                 f"the {bytes_in_words(self.max_bytes())} it may take. Use AutoKFACLaplace, or raise max_bytes."
             )
-
-    def _hessian(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[torch.Tensor, int]:
-        point = self.point_estimate()
-        weights = {name: point[name].clone().requires_grad_() for name, *_ in posterior.sites()}
-        fixed = {name: point[name] for name in posterior.point_sites}
-        seen = 0
-
-        def loss(batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
-            nonlocal seen
-            seen += len(batch[0])
-            trace, _ = run_at(self.model, {**weights, **fixed}, batch)
-            node = trace.nodes[self.structure.observed]
-            return -node["fn"].log_prob(node["value"]).sum()
-
-        return hessian(loss, batches, weights), seen
-
-    def _gradient_norm(self, batches: Batches) -> float:
-        total = torch.zeros_like(self.loc)
-        count = 0
-        for batch in batches:
-            with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(self.negative_elbo(*batch), [self.loc])
-            total, count = total + gradient * len(batch[0]), count + len(batch[0])
-        return (total / count).norm().item()

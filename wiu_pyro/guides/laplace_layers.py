@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,7 +12,7 @@ from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.laplace import LaplaceGuide, layer_index
 from wiu_pyro.nn import Batches, ModelStructure
 
-__all__ = ["POINT", "AutoLaplace", "choose_structures"]
+__all__ = ["POINT", "AutoLaplace", "choose_structures", "matching_layers"]
 
 POINT = "point"  # a layer that stays at its point estimate
 FALLBACK = "diagonal"  # for a layer that the structure asked for does not cover
@@ -37,24 +37,48 @@ def choose_structures(asked: str | Mapping[str, str], structure: ModelStructure)
     GuideError
         If a structure is unknown, a pattern matches no layer, or every layer is left at its point estimate.
     """
-    names = [layer.name for layer in structure.layers]
     patterns = {"*": asked} if isinstance(asked, str) else dict(asked)
     known = [*STRUCTURES, POINT]
     for pattern, wanted in patterns.items():
         if wanted not in known:
             raise GuideError(f"Unknown structure '{wanted}' for '{pattern}'. {near_matches(wanted, known)}")
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise GuideError(
-                f"A pattern of structure= must match a layer, but '{pattern}' matches none. "
-                f"{near_matches(pattern, names)}"
-            )
+    matching_layers(patterns, structure)
     chosen = {
-        name: next((wanted for pattern, wanted in patterns.items() if fnmatchcase(name, pattern)), POINT)
-        for name in names
+        layer.name: next((wanted for pattern, wanted in patterns.items() if fnmatchcase(layer.name, pattern)), POINT)
+        for layer in structure.layers
     }
     if all(wanted == POINT for wanted in chosen.values()):
         raise GuideError('At least one layer needs a posterior, but all are left at "point". Give one a structure.')
     return chosen
+
+
+def matching_layers(patterns: Iterable[str], structure: ModelStructure) -> tuple[str, ...]:
+    """Return the names of the layers that any of the patterns matches, in the model's order.
+
+    Parameters
+    ----------
+    patterns : iterable of str
+        Layer names, with ``*`` and ``?``.
+    structure : ModelStructure
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    GuideError
+        If there is no pattern, or one matches no layer.
+    """
+    patterns, names = list(patterns), [layer.name for layer in structure.layers]
+    if not patterns:
+        raise GuideError(f"At least one layer is needed, but none was named. The network has {', '.join(names)}.")
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise GuideError(
+                f"A name or pattern must match a layer, but '{pattern}' matches none. {near_matches(pattern, names)}"
+            )
+    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
 class AutoLaplace(LaplaceGuide):
@@ -65,7 +89,7 @@ class AutoLaplace(LaplaceGuide):
     model : callable
         A Pyro model whose weights have Normal priors.
     structure : str or mapping of pattern to str
-        ``"kfac"``, ``"diagonal"``, ``"full"`` or ``"point"`` for all layers or by layer name, as
+        ``"kfac"``, ``"ekfac"``, ``"diagonal"``, ``"full"`` or ``"point"`` for all layers or by layer name, as
         ``{"features*": "kfac", "classifier.6": "full"}``: the first match wins, and layers that none matches stay at
         their point estimate. A layer that Kronecker factors do not cover gets a diagonal.
     **options
@@ -84,7 +108,7 @@ class AutoLaplace(LaplaceGuide):
     """
 
     cli_name = ""
-    structure_name = "mixed"
+    structure_name = ""  # that of its blocks, or "mixed"
 
     def __init__(
         self, model: Callable[..., Any], *, structure: str | Mapping[str, str] = "kfac", **options: Any

@@ -1,0 +1,90 @@
+"""The exact Hessian of a Laplace guide's negative log-likelihood, with respect to some of its sites."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from wiu_pyro.curvature import hessian
+from wiu_pyro.errors import CurvatureError
+from wiu_pyro.linalg import DensePrecision
+from wiu_pyro.nn import Batches, run_at
+
+if TYPE_CHECKING:
+    from wiu_pyro.guides.laplace import LaplaceGuide
+
+__all__ = ["curvature_precision", "hessian_of_sites"]
+
+
+def hessian_of_sites(guide: LaplaceGuide, sites: Sequence[str], batches: Batches) -> tuple[torch.Tensor, int]:
+    """Return the Hessian of −log likelihood, summed over the data, at the guide's point estimate.
+
+    Parameters
+    ----------
+    guide : LaplaceGuide
+    sites : sequence of str
+        With respect to these, in this order; all other sites are fixed.
+    batches : Batches
+
+    Returns
+    -------
+    matrix : Tensor, shape (numel, numel)
+        Float64.
+    seen : int
+        Data gone through.
+    """
+    point = guide.point_estimate()
+    weights = {name: point[name].clone().requires_grad_() for name in sites}
+    seen = 0
+
+    def loss(batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        nonlocal seen
+        seen += len(batch[0])
+        trace, _ = run_at(guide.model, {**point, **weights}, batch)
+        node = trace.nodes[guide.structure.observed]
+        return -node["fn"].log_prob(node["value"]).sum()
+
+    return hessian(loss, batches, weights), seen
+
+
+def curvature_precision(
+    guide: LaplaceGuide, matrix: torch.Tensor, prior_precision: torch.Tensor, *, batches: Batches, name: str = ""
+) -> DensePrecision:
+    """Return curvature plus prior as a precision.
+
+    Parameters
+    ----------
+    guide : LaplaceGuide
+    matrix : Tensor, shape (numel, numel)
+    prior_precision : Tensor, shape (numel,)
+    batches : Batches
+    name : str
+        The layer, for messages; all of them when empty.
+
+    Returns
+    -------
+    DensePrecision
+
+    Raises
+    ------
+    CurvatureError
+        If it is not positive definite; says the gradient's norm, by which to judge whether training had ended.
+    """
+    try:
+        return DensePrecision(matrix, prior_precision, dtype=guide.loc.dtype)
+    except CurvatureError as error:
+        layer = f"Layer '{name}': " if name else ""
+        norm = _gradient_norm(guide, batches)
+        raise CurvatureError(f"{layer}{error} (The gradient's norm is {norm:.2g}.)") from None
+
+
+def _gradient_norm(guide: LaplaceGuide, batches: Batches) -> float:
+    total = torch.zeros_like(guide.loc)
+    count = 0
+    for batch in batches:
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(guide.negative_elbo(*batch), [guide.loc])
+        total, count = total + gradient * len(batch[0]), count + len(batch[0])
+    return (total / count).norm().item()
