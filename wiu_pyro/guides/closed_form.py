@@ -39,16 +39,19 @@ class ClosedForm:
     Attributes
     ----------
     mean, sd, sd_conditional : dict of site to Tensor
-        In the site's shape and units; `sd` is marginal, `sd_conditional` 1/√precision.
+        In the site's shape and units; `sd` is marginal, `sd_conditional` 1/√precision. Both are 0 for a weight at its
+        point estimate.
     layer_kl : dict of str to float
-        KL of each layer's marginal from its prior, in nats; NaN where the prior depends on another site, so that the
-        layer's own prior has no density in closed form.
+        KL of each layer's marginal from its prior, in nats, over those of its weights that have a posterior; NaN for a
+        layer at its point estimate, and where the prior depends on another site, so that the layer's own prior has no
+        density in closed form.
     layer_kl_se : dict of str to float
         Standard error, for layers whose prior is not Normal: there the KL comes by draws.
     kl_total : float
-        KL of the whole posterior over the layers' weights, in nats.
+        KL of the whole posterior over the layers' weights, in nats; of those that have one.
     layer_structure : dict of str to str
-        ``"mean-field"``, ``"diagonal"``, ``"kfac"``, ``"low-rank"`` or ``"full"``.
+        ``"mean-field"``, ``"diagonal"``, ``"kfac"``, ``"ekfac"``, ``"low-rank"``, ``"full"``, or ``"point"`` for a
+        layer at its point estimate.
     factorised : bool
         Whether all weights are independent, so that `sd_conditional` equals `sd`.
     """
@@ -70,6 +73,7 @@ class _Gaussian:
     loc: torch.Tensor
     blocks: tuple[Block, ...]
     places: dict[str, tuple[slice, torch.Size]]
+    point_values: dict[str, torch.Tensor] = field(default_factory=dict)  # sites that are not in the flat vector
 
 
 def closed_form(guide: Any, structure: ModelStructure) -> ClosedForm | None:
@@ -109,7 +113,7 @@ def _read(guide: Any, structure: ModelStructure) -> _Gaussian | None:
         return None
     if isinstance(guide, AutoBlockNormal):
         places = {name: (place, shape) for name, place, shape in guide.sites()}
-        return _Gaussian(guide.loc, guide.blocks, places)
+        return _Gaussian(guide.loc, guide.blocks, places, guide.point_values)
     if isinstance(guide, autoguide.AutoNormal):
         return _read_auto_normal(guide, structure)
     if isinstance(guide, autoguide.AutoContinuous) and hasattr(guide, "loc"):
@@ -169,37 +173,48 @@ def _index(layer: Layer, places: dict[str, tuple[slice, torch.Size]], device: to
 
 
 def _moments(gaussian: _Gaussian, structure: ModelStructure) -> ClosedForm:
-    variance, conditional = torch.empty_like(gaussian.loc), torch.empty_like(gaussian.loc)
+    variance, conditional = torch.zeros_like(gaussian.loc), torch.zeros_like(gaussian.loc)
     for block in gaussian.blocks:
         variance[block.index] = block.precision.variance()
         conditional[block.index] = block.precision.conditional_variance()
     sites = [site for layer in structure.layers for site in layer.sites.values()]
     for site in sites:
-        if not is_real(structure.priors[site].support):
+        if site not in gaussian.point_values and not is_real(structure.priors[site].support):
             raise GuideError(
                 f"Weights must take any real value, but the prior of '{site}' has a bounded support. "
                 "Use a prior on the whole line, such as Normal or Laplace."
             )
 
     def by_site(values: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {site: values[gaussian.places[site][0]].view(gaussian.places[site][1]) for site in sites}
+        return {site: values[place].view(shape) for site, (place, shape) in gaussian.places.items() if site in sites}
 
-    blocks = {name: block for block in gaussian.blocks for name in block.layers}
+    point = {site: value for site, value in gaussian.point_values.items() if site in sites}
+    fixed = {site: torch.zeros_like(value) for site, value in point.items()}
+    blocks = _blocks_by_layer(gaussian, structure)
     kl, errors = {}, {}
     for layer in structure.layers:
-        kl[layer.name], error = _layer_kl(gaussian, layer, structure, blocks[layer.name])
+        block = blocks.get(layer.name)
+        kl[layer.name], error = (math.nan, 0.0) if block is None else _layer_kl(gaussian, layer, structure, block)
         if error:
             errors[layer.name] = error
     return ClosedForm(
-        mean=by_site(gaussian.loc.detach()),
-        sd=by_site(variance.sqrt()),
-        sd_conditional=by_site(conditional.sqrt()),
+        mean=by_site(gaussian.loc.detach()) | point,
+        sd=by_site(variance.sqrt()) | fixed,
+        sd_conditional=by_site(conditional.sqrt()) | fixed,
         layer_kl=kl,
         layer_kl_se=errors,
-        kl_total=_total_kl(gaussian, structure, kl),
-        layer_structure={layer.name: blocks[layer.name].structure for layer in structure.layers},
+        kl_total=_total_kl(gaussian, structure, {name: kl[name] for name in blocks}),
+        layer_structure={
+            layer.name: blocks[layer.name].structure if layer.name in blocks else "point" for layer in structure.layers
+        },
         factorised=all(isinstance(block.precision, DiagonalPrecision) for block in gaussian.blocks),
     )
+
+
+def _blocks_by_layer(gaussian: _Gaussian, structure: ModelStructure) -> dict[str, Block]:
+    """Return the block of each layer, without those that stay at their point estimate."""
+    blocks = {name: block for block in gaussian.blocks for name in block.layers}
+    return {layer.name: blocks[layer.name] for layer in structure.layers if layer.name in blocks}
 
 
 def _total_kl(gaussian: _Gaussian, structure: ModelStructure, layer_kl: dict[str, float]) -> float:
@@ -208,22 +223,20 @@ def _total_kl(gaussian: _Gaussian, structure: ModelStructure, layer_kl: dict[str
     for block in gaussian.blocks:
         if len(block.layers) < 2:
             continue
-        parts = [
-            _marginal(gaussian, block, _index(layer, gaussian.places, block.index.device))
-            for layer in structure.layers
-            if layer.name in block.layers
-        ]
-        joint = torch.cat(
-            [
-                _index(layer, gaussian.places, block.index.device)
-                for layer in structure.layers
-                if layer.name in block.layers
-            ]
-        )
-        whole = _marginal(gaussian, block, joint)
+        own = [_own_index(gaussian, layer, block) for layer in structure.layers if layer.name in block.layers]
+        parts = [_marginal(gaussian, block, index) for index in own]
+        whole = _marginal(gaussian, block, torch.cat(own))
         # KL(joint ‖ prior) − Σ KL(marginals ‖ prior): the total correlation, Σ H(marginal) − H(joint)
         total += float(sum(part.entropy() for part in parts) - whole.entropy())
     return float(total)
+
+
+def _own_index(gaussian: _Gaussian, layer: Layer, block: Block) -> torch.Tensor:
+    """Return those entries of the flat vector that a block has of a layer."""
+    index = _index(layer, gaussian.places, block.index.device)
+    held = torch.zeros(len(gaussian.loc), dtype=torch.bool, device=index.device)
+    held[block.index] = True
+    return index[held[index]]
 
 
 def _marginal(gaussian: _Gaussian, block: Block, index: torch.Tensor) -> Precision:
@@ -237,8 +250,8 @@ def _layer_kl(gaussian: _Gaussian, layer: Layer, structure: ModelStructure, bloc
     """Return KL of a layer's marginal from its prior and its standard error, 0 where in closed form."""
     if set(layer.sites.values()) & set(structure.dependent_priors):
         return math.nan, 0.0
-    if block.precision.numel > layer.num_weights:
-        index = _index(layer, gaussian.places, block.index.device)
+    if len(block.layers) > 1 or block.precision.numel > layer.num_weights:  # other layers, or sites of none
+        index = _own_index(gaussian, layer, block)
         precision = _marginal(gaussian, block, index)
     else:
         index, precision = block.index, block.precision
