@@ -25,6 +25,19 @@ class Sequence(nn.Module):
         return self.out(torch.tanh(self.norm(self.each(x))).sum(1))
 
 
+class LinearSequence(nn.Module):
+    """Linear layers over the positions of a sequence, with an activation between or without."""
+
+    def __init__(self, activation: Callable[[torch.Tensor], torch.Tensor] = torch.tanh, *, summed: bool = True) -> None:
+        super().__init__()
+        self.activation, self.summed = activation, summed
+        self.each, self.more, self.out = nn.Linear(3, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.activation(self.more(self.activation(self.each(x))))
+        return self.out(found.sum(1)) if self.summed else self.out(found).flatten(1)
+
+
 class ByName(nn.Module):
     """Calls its layer with a keyword."""
 
@@ -62,6 +75,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (lambda: nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, CLASSES)), (4,)),
     "no-bias": (lambda: nn.Sequential(nn.Linear(4, 5, bias=False), nn.Tanh(), nn.Linear(5, CLASSES)), (4,)),
     "sequence": (Sequence, (5, 3)),
+    "linear-sequence": (LinearSequence, (5, 3)),
     "conv": (lambda: conv(nn.Conv2d(2, 3, 3), features=27), (2, 5, 5)),
     "stride-padding": (lambda: conv(nn.Conv2d(2, 3, 3, stride=2, padding=1), features=27), (2, 5, 5)),
     "uneven": (lambda: conv(nn.Conv2d(2, 3, (3, 2), stride=(1, 2), padding=(0, 1)), features=27), (2, 5, 4)),
@@ -69,6 +83,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "grouped": (lambda: conv(nn.Conv2d(4, 6, 3, groups=2), features=54), (4, 5, 5)),
     "depthwise": (lambda: conv(nn.Conv2d(2, 4, 3, groups=2, dilation=2), features=4), (2, 5, 5)),
     "same": (lambda: conv(nn.Conv2d(2, 3, (2, 3), padding="same"), features=48), (2, 4, 4)),
+    "same-odd": (lambda: conv(nn.Conv2d(2, 3, 3, padding="same"), features=48), (2, 4, 4)),
     "circular": (
         lambda: conv(nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), features=48),
         (2, 4, 4),

@@ -46,4 +46,6 @@ def test_diagonal_of_every_layer_is_that_of_the_ggn(name):
         (layer,) = block.layers
         jacobian = own_jacobian(net, posterior, x, layer)
         expected = torch.einsum("nci,ncd,ndi->i", jacobian, output_hessians(net, x), jacobian)
-        torch.testing.assert_close(1 / block.precision.variance() - 1, expected, msg=lambda text: f"{layer}: {text}")
+        torch.testing.assert_close(
+            1 / block.precision.variance() - 1, expected, msg=lambda text, layer=layer: f"{layer}: {text}"
+        )

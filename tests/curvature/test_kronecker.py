@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from tests.curvature.networks import build, captured, ggn_of_layer, jacobians, rules_of, weights_of
+from tests.curvature.networks import LinearSequence, build, captured, ggn_of_layer, jacobians, rules_of, weights_of
 from wiu_pyro.curvature import FullCurvature, KroneckerFactors, NormalOutput, hessian
 from wiu_pyro.errors import CurvatureError
 
@@ -18,8 +18,8 @@ def columns(kind, **options):
     return lambda likelihood, batch: likelihood.columns(kind, labels=LABELS, **options)
 
 
-def kronecker(found, rule, layer) -> torch.Tensor:
-    factors = KroneckerFactors(rule)
+def kronecker(found, rule, layer, **options) -> torch.Tensor:
+    factors = KroneckerFactors(rule, **options)
     factors.update(found.inputs[layer], found.grads[layer])
     blocks = [torch.kron(grad, inputs) for grad, inputs in zip(factors.grad_factor, factors.input_factor)]
     return torch.block_diag(*blocks)
@@ -60,6 +60,70 @@ def test_kfac_equals_ggn_for_a_linear_net_with_squared_loss():
         jacobian = jacobians(net, x, layer)
         expected = torch.einsum("nci,ncj->ij", jacobian, jacobian) / 0.25
         torch.testing.assert_close(kronecker(found, rule, layer), expected)
+
+
+@pytest.mark.parametrize(
+    ("weight_sharing", "make"),
+    [
+        # Eschenhagen et al. (2023), propositions 1 and 2: outputs at each position, and outputs summed over positions
+        ("expand", lambda: LinearSequence(nn.Identity(), summed=False)),
+        ("reduce", lambda: LinearSequence(nn.Identity())),
+        ("reduce", lambda: nn.Sequential(nn.Conv2d(2, 3, 2), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(3, 2))),
+    ],
+)
+def test_each_form_of_weight_sharing_is_exact_for_the_linear_networks_it_is_made_for(weight_sharing, make):
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    net = make().double()
+    shape = (2, 3, 3) if isinstance(net, nn.Sequential) else (5, 3)
+    x = torch.randn(6, *shape, generator=generator, dtype=torch.float64)
+    noise = torch.tensor(0.5, dtype=torch.float64)
+    found = captured(net, x, columns("ggn"), likelihood=lambda output: NormalOutput(output, noise))
+    for layer, rule in rules_of(net).items():
+        jacobian = jacobians(net, x, layer)
+        expected = torch.einsum("nci,ncj->ij", jacobian, jacobian) / 0.25
+        torch.testing.assert_close(kronecker(found, rule, layer, weight_sharing=weight_sharing), expected)
+
+
+@pytest.mark.parametrize("name", ["mlp", "no-bias"])
+def test_both_forms_of_weight_sharing_agree_where_weights_are_used_once(name):
+    net, x = build(name)
+    found = captured(net, x, columns("ggn"))
+    for layer, rule in rules_of(net).items():
+        both = [kronecker(found, rule, layer, weight_sharing=form) for form in ("expand", "reduce")]
+        torch.testing.assert_close(both[0], both[1])
+
+
+@pytest.mark.parametrize("weight_sharing", ["expand", "reduce"])
+@pytest.mark.parametrize("name", ["grouped", "conv1d", "conv3d", "transposed-all", "circular", "linear-sequence"])
+def test_factors_are_the_sums_over_positions_that_define_them(name, weight_sharing):
+    net, x = build(name)
+    found = captured(net, x, columns("ggn"))
+    layer, rule = next(iter(rules_of(net).items()))
+    inputs, outputs = rule.inputs(found.inputs[layer]), rule.output_grads(found.grads[layer])
+    # the factors rest on inputs and output gradients whose products make up the exact Jacobian
+    joint = sum(inputs[:, :, t, None, :] * outputs[:, :, :, t, :, None] for t in range(inputs.shape[2]))
+    exact = jacobians(net, x, layer)
+    cotangent = found.likelihood.sqrt_hessian()
+    torch.testing.assert_close(
+        joint.flatten(2), torch.einsum("knc,nci->kni", cotangent, exact), msg="the layer's own Jacobian"
+    )
+    grad, input_factor = 0.0, 0.0
+    uses = len(x) * (inputs.shape[2] if weight_sharing == "expand" else 1)
+    for datum in range(len(x)):
+        for group in range(rule.groups):
+            each = inputs[datum, group]  # (positions, in)
+            g = outputs[:, datum, group]  # (columns, positions, out)
+            if weight_sharing == "reduce":
+                each, g = each.mean(0)[None], g.sum(1)[:, None]
+            place = torch.zeros(rule.groups, 1, 1, dtype=torch.float64)
+            place[group] = 1.0
+            input_factor = input_factor + place * sum(torch.outer(a, a) for a in each) / uses
+            grad = grad + place * sum(torch.outer(one, one) for one in g.flatten(0, 1))
+    factors = KroneckerFactors(rule, weight_sharing=weight_sharing)
+    factors.update(found.inputs[layer], found.grads[layer])
+    torch.testing.assert_close(factors.grad_factor, grad)
+    torch.testing.assert_close(factors.input_factor, input_factor)
 
 
 def test_kfac_of_two_batches_is_kfac_of_all():

@@ -9,14 +9,23 @@ import torch
 from torch import nn
 
 import wiu_pyro as wiu
-from tests.curvature.networks import build, captured, rules_of
-from wiu_pyro.curvature import DiagonalCurvature, EigenvalueCorrectedFactors, KroneckerFactors
+from tests.curvature.networks import CLASSES, build, captured, rules_of
+from wiu_pyro.curvature import (
+    BernoulliOutput,
+    CategoricalOutput,
+    DiagonalCurvature,
+    EigenvalueCorrectedFactors,
+    KroneckerFactors,
+    NormalOutput,
+)
 from wiu_pyro.guides import AutoDiagonalLaplace, AutoFullLaplace, AutoKFACLaplace
 from wiu_pyro.infer import functional_distribution
 from wiu_pyro.nn import BayesianNetwork, Normal, as_batches
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 CASES = ("linear", "mlp", "conv", "stride-padding", "uneven", "dilated")
+# layers that both support: curvlinops has Linear and Conv2d without padding modes
+KFAC_CASES = (*CASES, "no-bias", "same-odd", "linear-sequence")
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,33 +39,57 @@ def ours(name: str):
     return net, x, captured(net, x, lambda likelihood, batch: likelihood.sqrt_hessian())
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_kronecker_factors_are_those_of_curvlinops(name):
-    """Exact ("type-2") KFAC, expand setting, weight and bias in one block; compared as Kronecker products."""
+LOSSES = {
+    "categorical": (nn.CrossEntropyLoss(reduction="sum"), CategoricalOutput, LABELS),
+    # the negative log density of a Normal of variance 1/2
+    "normal": (nn.MSELoss(reduction="sum"), lambda output: NormalOutput(output, torch.tensor(0.5**0.5).double()), None),
+    "bernoulli": (nn.BCEWithLogitsLoss(reduction="sum"), BernoulliOutput, None),
+}
+
+
+def peer_kfac(net: nn.Module, x: torch.Tensor, loss: str, **options) -> torch.Tensor:
+    """Return curvlinops' KFAC as a dense matrix, weight and bias of a layer in one block."""
     from curvlinops import KFACLinearOperator
 
-    net, x, found = ours(name)
     params = dict(net.named_parameters())
+    function, _, labels = LOSSES[loss]
     operator = KFACLinearOperator(
         net,
-        nn.CrossEntropyLoss(reduction="sum"),
+        function,
         params if _takes_names(KFACLinearOperator) else list(params.values()),
-        [(x, LABELS)],
-        fisher_type="type-2",
-        kfac_approx="expand",
+        [(x, targets(x) if labels is None else labels)],
         separate_weight_and_bias=False,
         check_deterministic=False,
+        **options,
     )
-    dense = operator @ torch.eye(operator.shape[1], dtype=torch.float64)
+    return operator @ torch.eye(operator.shape[1], dtype=torch.float64)
+
+
+def targets(x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.one_hot(LABELS, CLASSES).to(x.dtype)
+
+
+@pytest.mark.parametrize("fisher_type", ["type-2", "empirical"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("weight_sharing", ["expand", "reduce"])
+@pytest.mark.parametrize("name", KFAC_CASES)
+def test_kronecker_factors_are_those_of_curvlinops(name, weight_sharing, loss, fisher_type):
+    """Exact ("type-2") and empirical KFAC, compared as Kronecker products: the split of a scale is a convention."""
+    net, x = build(name)
+    dense = peer_kfac(net, x, loss, fisher_type=fisher_type, kfac_approx=weight_sharing)
+    _, likelihood, labels = LOSSES[loss]
+    kind = {"type-2": "ggn", "empirical": "fisher_empirical"}[fisher_type]
+    seen = targets(x) if labels is None else labels
+    found = captured(net, x, lambda output, batch: output.columns(kind, labels=seen), likelihood=likelihood)
     start = 0
     for layer, rule in rules_of(net).items():
-        factors = KroneckerFactors(rule)
+        factors = KroneckerFactors(rule, weight_sharing=weight_sharing)
         factors.update(found.inputs[layer], found.grads[layer])
         joint = torch.kron(factors.grad_factor[0], factors.input_factor[0])
         places = rule.split(torch.arange(rule.numel))
-        order = torch.cat([places[key].reshape(-1) for key in ("weight", "bias")])  # ours, in the peer's order
+        order = torch.cat([places[key].reshape(-1) for key in rule.shapes])  # ours, in the peer's order
         block = dense[start : start + rule.numel, start : start + rule.numel]
-        torch.testing.assert_close(joint[order][:, order], block, rtol=1e-4, atol=1e-8)
+        torch.testing.assert_close(joint[order][:, order], block, rtol=1e-5, atol=1e-10)
         start += rule.numel
 
 

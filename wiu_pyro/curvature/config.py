@@ -13,6 +13,7 @@ from wiu_pyro.errors import GuideError, near_matches
 
 __all__ = ["CurvatureConfig", "read_curvature_config"]
 
+WEIGHT_SHARING = ("expand", "reduce")
 WIDE = ("diagonal", "kfac", "error")
 ZERO_CURVATURE = ("error", "prior")
 
@@ -29,6 +30,9 @@ class CurvatureConfig:
     num_fisher_samples : int
         Labels drawn per datum, for ``"fisher_mc"``; their seed comes from torch's global random state, which
         `wiu_pyro.fit` seeds.
+    weight_sharing : {"expand", "reduce"}
+        For Kronecker factors of layers used at several positions, a convolution's pixels for example: see
+        `KroneckerFactors`.
     wide : {"diagonal", "kfac", "error"}
         For a layer of Kronecker factors with a side above `max_factor_side`: its exact diagonal instead, with a
         warning; the factors all the same; or a `CostError`.
@@ -49,13 +53,14 @@ class CurvatureConfig:
 
     curvature: str = "ggn"
     num_fisher_samples: int = 1
+    weight_sharing: str = "expand"
     wide: str = "diagonal"
     max_factor_side: int = 10_000
     max_bytes: int | None = None
     zero_curvature: str = "error"
 
     def __post_init__(self) -> None:
-        for name, known in (("wide", WIDE), ("zero_curvature", ZERO_CURVATURE)):
+        for name, known in (("weight_sharing", WEIGHT_SHARING), ("wide", WIDE), ("zero_curvature", ZERO_CURVATURE)):
             value = getattr(self, name)
             if value not in known:
                 raise GuideError(f"Unknown {name} '{value}'. {near_matches(str(value), known)}")

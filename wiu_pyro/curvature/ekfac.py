@@ -32,6 +32,8 @@ class EigenvalueCorrectedFactors(KroneckerFactors):
     Parameters
     ----------
     rule : MatrixRule
+    weight_sharing : {"expand", "reduce"}
+        Of the factors whose basis it is; the per-sample gradients are exact in either.
 
     Attributes
     ----------
@@ -46,8 +48,8 @@ class EigenvalueCorrectedFactors(KroneckerFactors):
     structure: ClassVar[str] = "ekfac"
     num_passes: ClassVar[int] = 2
 
-    def __init__(self, rule: MatrixRule) -> None:
-        super().__init__(rule)
+    def __init__(self, rule: MatrixRule, *, weight_sharing: str = "expand") -> None:
+        super().__init__(rule, weight_sharing=weight_sharing)
         self.column_precision: torch.Tensor | None = None
         self.out_basis: torch.Tensor | None = None
         self.in_basis: torch.Tensor | None = None

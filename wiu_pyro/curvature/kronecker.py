@@ -1,7 +1,10 @@
 """Kronecker factors of a layer's curvature.
 
-They follow the expand form of Eschenhagen et al. (2023), which for convolutions is that of Grosse and Martens (2016):
-the block of a layer is G ⊗ A with G = Σ_nt g g' and A the mean of a a' over data and positions.
+The block of a layer is G ⊗ A. Where its weights are used at several positions t of a datum n, there are two forms
+(Eschenhagen et al. 2023). "expand" treats each use as a datum of its own, G = Σ_nt g g' and A the mean of a a' over n
+and t; for convolutions it is that of Grosse and Martens (2016), and it is exact where each position has a loss of its
+own. "reduce" takes g to be the sum of the gradients of a datum and a the mean of its inputs, and is exact where the
+network is linear and sums over the positions. Where weights are used once, both are the same.
 """
 
 from __future__ import annotations
@@ -25,22 +28,25 @@ class KroneckerFactors(LayerCurvature):
     Parameters
     ----------
     rule : MatrixRule
+    weight_sharing : {"expand", "reduce"}
+        What becomes of the positions at which a datum uses the weights.
 
     Attributes
     ----------
     grad_factor : Tensor, shape (groups, out, out)
-        Σ over data, positions and columns of g g'.
+        Σ over data, columns and ("expand") positions of g g'.
     input_sum : Tensor, shape (groups, in, in)
-        Σ over data and positions of a a'.
+        Σ over data and ("expand") positions of a a'.
     uses : Tensor
-        Data times positions seen, a float64 scalar.
+        Data seen, times positions ("expand"), a float64 scalar.
     """
 
     structure: ClassVar[str] = "kfac"
     rule: MatrixRule
 
-    def __init__(self, rule: MatrixRule) -> None:
+    def __init__(self, rule: MatrixRule, *, weight_sharing: str = "expand") -> None:
         super().__init__(rule)
+        self.weight_sharing = weight_sharing
         self.grad_factor: torch.Tensor | float = 0.0
         self.input_sum: torch.Tensor | float = 0.0
         self.uses = torch.zeros((), dtype=torch.float64)
@@ -58,8 +64,11 @@ class KroneckerFactors(LayerCurvature):
 
     @override
     def update(self, layer_input: torch.Tensor, grads: torch.Tensor) -> None:
-        inputs = self.rule.inputs(layer_input).transpose(0, 1).flatten(1, 2)  # (groups, uses, in)
+        inputs = self.rule.inputs(layer_input)  # (batch, groups, positions, in)
         outputs = self.rule.output_grads(grads)  # (columns, batch, groups, positions, out)
+        if self.weight_sharing == "reduce":
+            inputs, outputs = inputs.mean(2, keepdim=True), outputs.sum(3, keepdim=True)
+        inputs = inputs.transpose(0, 1).flatten(1, 2)  # (groups, uses, in)
         outputs = outputs.permute(2, 0, 1, 3, 4).flatten(1, 3)  # (groups, columns * uses, out)
         self.input_sum = self.input_sum + inputs.mT @ inputs
         self.grad_factor = self.grad_factor + outputs.mT @ outputs
@@ -67,7 +76,7 @@ class KroneckerFactors(LayerCurvature):
 
     @property
     def input_factor(self) -> torch.Tensor:
-        """A: the mean of a a' over data and positions, shape (groups, in, in)."""
+        """A: the mean of a a' over what `uses` counts, shape (groups, in, in)."""
         return self.input_sum / self.uses.item()  # type: ignore[return-value]
 
     @override
@@ -77,6 +86,15 @@ class KroneckerFactors(LayerCurvature):
     @override
     def load_sums(self, sums: dict[str, torch.Tensor]) -> None:
         self.grad_factor, self.input_sum, self.uses = sums["grad_factor"], sums["input_sum"], sums["uses"]
+
+    @override
+    def probes(self) -> list[torch.Tensor]:
+        products = ("grad_factor", "input_sum")
+        return [
+            value.diagonal(dim1=-2, dim2=-1) if name in products else value
+            for name, value in self.sums().items()
+            if isinstance(value, torch.Tensor)
+        ]
 
     @override
     def check_prior(self, layer: str, prior_precision: torch.Tensor) -> None:
