@@ -45,13 +45,32 @@ def test_covariance_of_the_outputs_is_the_sandwich_of_their_jacobians(name, guid
     torch.testing.assert_close(covariance, expected_covariance(net, posterior, x))
 
 
-def test_covariance_in_chunks_is_the_covariance_at_once(monkeypatch):
-    net, x = build("conv")
+@pytest.mark.parametrize("guide_class", [AutoDiagonalLaplace, AutoKFACLaplace, AutoFullLaplace])
+@pytest.mark.parametrize("name", ["conv", "grouped", "sequence"])
+def test_covariance_in_parts_is_the_covariance_at_once(name, guide_class, monkeypatch):
+    net, x = build(name)
     model = BayesianNetwork(net, num_data=6).eval()
-    posterior = AutoFullLaplace(model).laplace_approximation(x, LABELS)
-    whole = next(functional_distribution(model, posterior, as_batches((x,)))).covariance
-    monkeypatch.setattr("wiu_pyro.infer.functional.MAX_ELEMENTS", 1)
-    torch.testing.assert_close(next(functional_distribution(model, posterior, as_batches((x,)))).covariance, whole)
+    posterior = guide_class(model).laplace_approximation(x, LABELS)
+    whole = list(functional_distribution(model, posterior, as_batches((x, LABELS), batch_size=4)))
+    monkeypatch.setattr("wiu_pyro.infer.block_covariance.MAX_ELEMENTS", 1)
+    monkeypatch.setattr("wiu_pyro.infer.functional.FIRST_ROWS", 1)
+    monkeypatch.setattr("wiu_pyro.infer.functional.GRAD_ELEMENTS", {"cpu": 1})
+    parts = list(functional_distribution(model, posterior, as_batches((x, LABELS), batch_size=4)))
+    assert [len(part.mean) for part in parts] == [4, 2]
+    for one, other in zip(parts, whole, strict=True):
+        torch.testing.assert_close(one.covariance, other.covariance)
+        torch.testing.assert_close(one.mean, other.mean)
+        torch.testing.assert_close(one.likelihood.output, other.likelihood.output)
+        torch.testing.assert_close(one.batch, other.batch)
+
+
+def test_noise_of_all_parts_of_a_batch_is_kept(monkeypatch):
+    net, x = build("mlp")
+    model = BayesianNetwork(net, likelihood="normal", num_data=6).eval()
+    posterior = AutoKFACLaplace(model).laplace_approximation(x, torch.zeros(6, CLASSES, dtype=x.dtype))
+    monkeypatch.setattr("wiu_pyro.infer.functional.FIRST_ROWS", 4)
+    part = next(functional_distribution(model, posterior, as_batches((x,))))
+    assert part.likelihood.noise_scale.shape == part.mean.shape == (6, CLASSES)
 
 
 def test_guide_without_a_laplace_approximation_is_refused():

@@ -1,14 +1,14 @@
 """The Gaussian over a network's outputs that a linearised network with Gaussian weights has.
 
-f(w) ≈ f(w*) + J (w − w*), so the outputs of one datum have covariance J Λ⁻¹ J' (MacKay 1992; Immer et al. 2021).
-Where a layer's weights are used at one position, J is an outer product of an output gradient g and an input a, and in
-the eigenbasis of the Kronecker factors the covariance needs no Jacobian: Σ_o g̃_co g̃_do Σ_i ã_i² / (1 + λ_oi).
+f(w) ≈ f(w*) + J (w − w*), so the outputs of one datum have covariance J Λ⁻¹ J' (MacKay 1992; Immer et al. 2021), a sum
+over the independent blocks of the posterior.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,20 +17,21 @@ from wiu_pyro.curvature import (
     CapturedBatch,
     CurvaturePass,
     DirectRule,
-    LayerRule,
-    MatrixRule,
+    NormalOutput,
     OutputLikelihood,
     direct_layers,
     read,
 )
-from wiu_pyro.curvature.rules import MAX_ELEMENTS
 from wiu_pyro.errors import GuideError
 from wiu_pyro.guides import AutoBlockNormal
-from wiu_pyro.guides.block_normal import Block
-from wiu_pyro.linalg import DiagonalPrecision, KroneckerPrecision, Precision
+from wiu_pyro.infer.block_covariance import block_covariance
 from wiu_pyro.nn import Batches, run_at
 
 __all__ = ["FunctionalBatch", "functional_distribution"]
+
+FIRST_ROWS = 8  # data in the first part of a batch, which shows how many elements a datum's gradients have
+GRAD_ELEMENTS = {"cpu": 2**21}  # gradients held at once: what stays in a processor's cache, 8 MB in float32
+OTHER_GRAD_ELEMENTS = 2**27  # on other devices
 
 
 @dataclass(frozen=True)
@@ -112,17 +113,50 @@ def functional_distribution(
     rules = {name: rule for block in guide.blocks for name, rule in block.rules.items()}
     modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
     direct = direct_layers(at_weights, everything, rules=rules, sites=guide.structure.layer_sites)
-    seen: list[tuple[torch.Tensor, ...]] = []
-
-    def kept() -> Iterator[tuple[torch.Tensor, ...]]:
-        for batch in batches:
-            seen.append(batch)
-            yield batch
-
-    for captured in CurvaturePass(forward, modules, direct).run(kept(), unit_columns):
+    covariances = [block_covariance(block) for block in guide.blocks]
+    parts = _Parts(batches)
+    for captured in CurvaturePass(forward, modules, direct).run(parts, unit_columns):
         with torch.no_grad():
-            covariance = sum(_block_covariance(block, captured) for block in guide.blocks)
-            yield FunctionalBatch(seen.pop(), captured.likelihood, outputs.pop().detach(), covariance)
+            found = torch.stack([covariance(captured) for covariance in covariances]).sum(0)
+        whole = parts.add(captured, outputs.pop().detach(), found)
+        if whole is not None:
+            yield whole
+
+
+@dataclass
+class _Parts:
+    """Batches cut into parts whose gradients stay in cache, and what is known of the parts of the present batch."""
+
+    batches: Batches
+    rows: int = FIRST_ROWS
+    batch: tuple[torch.Tensor, ...] = ()
+    kept: list[tuple[OutputLikelihood, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        for batch in self.batches:
+            self.batch, start = batch, 0
+            while start < len(batch[0]):
+                stop = start + self.rows  # as known now: `add` changes it after the first part
+                yield tuple(part[start:stop] for part in batch)
+                start = stop
+
+    def add(self, captured: CapturedBatch, output: torch.Tensor, covariance: torch.Tensor) -> FunctionalBatch | None:
+        """Keep a part; return the whole batch once all of it is there."""
+        elements = sum(grad[:, :1].numel() for grad in captured.grads.values())
+        allowed = GRAD_ELEMENTS.get(output.device.type, OTHER_GRAD_ELEMENTS)
+        self.rows = max(FIRST_ROWS, allowed // max(1, elements))
+        likelihood = captured.likelihood
+        likelihood.output = output  # without the graph
+        self.kept.append((likelihood, output, covariance))
+        if sum(len(part) for _, part, _ in self.kept) < len(self.batch[0]):
+            return None
+        likelihoods, means, covariances = zip(*self.kept, strict=True)
+        self.kept.clear()
+        whole = copy.copy(likelihood)
+        whole.output = torch.cat(means)
+        if isinstance(whole, NormalOutput):
+            whole.noise_scale = torch.cat([part.noise_scale for part in likelihoods])
+        return FunctionalBatch(self.batch, whole, whole.output, torch.cat(covariances))
 
 
 def _own_output(likelihood: OutputLikelihood, returned: Any) -> torch.Tensor:
@@ -134,55 +168,3 @@ def _own_output(likelihood: OutputLikelihood, returned: Any) -> torch.Tensor:
     output = returned.reshape(natural.shape)
     shown = torch.log_softmax(output, -1) if likelihood.kind == "categorical" else output
     return output if torch.allclose(shown, natural, atol=1e-5, rtol=1e-4) else natural
-
-
-def _block_covariance(block: Block, captured: CapturedBatch) -> torch.Tensor:
-    """Return what one block adds to the covariance of the outputs, shape (batch, outputs, outputs)."""
-    if len(block.layers) == 1:
-        name = block.layers[0]
-        rule, layer_input, grads = block.rules[name], captured.inputs[name], captured.grads[name]
-        if isinstance(rule, MatrixRule) and isinstance(block.precision, KroneckerPrecision | DiagonalPrecision):
-            inputs = rule.inputs(layer_input)
-            if inputs.shape[2] == 1:
-                return _outer_covariance(block.precision, rule, inputs[:, :, 0], rule.output_grads(grads)[:, :, :, 0])
-    return _jacobian_covariance(block.rules, block.precision, captured)
-
-
-def _outer_covariance(
-    precision: Precision, rule: MatrixRule, inputs: torch.Tensor, grads: torch.Tensor
-) -> torch.Tensor:
-    """Return the covariance where the Jacobian is an outer product.
-
-    Parameters
-    ----------
-    precision : KroneckerPrecision or DiagonalPrecision
-    rule : MatrixRule
-    inputs : Tensor, shape (batch, groups, in)
-    grads : Tensor, shape (outputs, batch, groups, out)
-
-    Returns
-    -------
-    Tensor, shape (batch, outputs, outputs)
-    """
-    if isinstance(precision, KroneckerPrecision):
-        table = precision.inverse  # (groups, out, in)
-        inputs = torch.einsum("ngi,gij->ngj", inputs * precision.whitener, precision.in_basis)
-        grads = torch.einsum("cngo,gop->cngp", grads, precision.out_basis)
-    else:
-        table = precision.variance().view(rule.groups, rule.out_features, rule.in_features)
-    spread = torch.einsum("ngi,goi->ngo", inputs.square(), table)
-    return torch.einsum("cngo,dngo,ngo->ncd", grads, grads, spread)
-
-
-def _jacobian_covariance(rules: dict[str, LayerRule], precision: Precision, captured: CapturedBatch) -> torch.Tensor:
-    size = len(next(iter(captured.inputs.values())))
-    columns = next(iter(captured.grads.values())).shape[0]
-    step = max(1, MAX_ELEMENTS // (columns * precision.numel))
-    parts = []
-    for start in range(0, size, step):
-        rows = slice(start, start + step)
-        jacobians = [
-            rule.jacobian(captured.inputs[name][rows], captured.grads[name][:, rows]) for name, rule in rules.items()
-        ]
-        parts.append(precision.covariance_of(torch.cat(jacobians, -1)))
-    return torch.cat(parts)

@@ -12,6 +12,8 @@ from wiu_pyro.curvature.rules.matrix import MatrixRule
 
 __all__ = ["Conv2dRule", "ConvRule", "ConvTransposeRule"]
 
+CONVOLUTIONS: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}  # by the number of spatial dims
+
 
 def windows(
     padded: torch.Tensor, kernel: tuple[int, ...], *, stride: tuple[int, ...], dilation: tuple[int, ...]
@@ -55,6 +57,20 @@ class ConvRule(MatrixRule):
         return split.flatten(2 + spatial).flatten(2, 1 + spatial)
 
     @override
+    def project(self, layer_input: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        if "weight" not in self.shapes:
+            return super().project(layer_input, matrix)
+        conv: Any = self.module
+        kernel, bias = (matrix[:, :-1], matrix[:, -1].flatten()) if "bias" in self.shapes else (matrix, None)
+        kernel = kernel.mT.reshape(-1, *self.shapes["weight"][1:])  # (groups * k, in of the group, *kernel)
+        padded = self.padded(layer_input)
+        # a convolution by the matrix's columns: patches are never laid out
+        found = CONVOLUTIONS[len(conv.kernel_size)](
+            padded, kernel, bias, stride=conv.stride, dilation=conv.dilation, groups=self.groups
+        )
+        return found.reshape(len(padded), self.groups, matrix.shape[-1], -1).mT
+
+    @override
     def output_grads(self, grads: torch.Tensor) -> torch.Tensor:
         columns, batch = grads.shape[:2]
         return grads.reshape(columns, batch, self.groups, self.out_features, -1).mT
@@ -77,6 +93,10 @@ class ConvTransposeRule(ConvRule):
 
     The weight has shape (in, out / groups, *kernel) and its kernel is flipped (Dumoulin and Visin 2016, section 4).
     """
+
+    @override
+    def project(self, layer_input: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        return MatrixRule.project(self, layer_input, matrix)
 
     @override
     def _num_outputs(self) -> int:

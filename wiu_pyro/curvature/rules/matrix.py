@@ -47,6 +47,20 @@ class MatrixRule(LayerRule):
         ones = patches.new_ones(*patches.shape[:-1], 1)
         return torch.cat([patches, ones], -1) if "weight" in self.shapes else ones
 
+    def project(self, layer_input: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """Return the inputs of the joint matrix times a matrix of each group.
+
+        Parameters
+        ----------
+        layer_input : Tensor, shape (batch, *input_shape)
+        matrix : Tensor, shape (groups, in [+ 1], k)
+
+        Returns
+        -------
+        Tensor, shape (batch, groups, positions, k)
+        """
+        return self.inputs(layer_input) @ (matrix[0] if self.groups == 1 else matrix)
+
     @override
     def join(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
         parts = []

@@ -1,0 +1,129 @@
+"""What each block of a Gaussian posterior over the weights adds to the covariance of a network's outputs.
+
+For a datum, the Jacobian of a layer that multiplies patches a_t by a matrix is Σ_t g_t a_t', with output gradients g_t.
+In the eigenbasis of a Kronecker-factored posterior it is Σ_t (U' g_t) (V' a_t)', and the covariance a sum of products
+of its entries, each times the variance of that coordinate of the weights: a table, not a matrix. With one position the
+Jacobian is an outer product and need not be formed: Σ_o g̃_co g̃_do Σ_i ã_i² / (1 + λ_oi).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from wiu_pyro.curvature import CapturedBatch, MatrixRule
+from wiu_pyro.curvature.rules import MAX_ELEMENTS
+from wiu_pyro.guides.block_normal import Block
+from wiu_pyro.linalg import DiagonalPrecision, EigenbasisPrecision
+
+__all__ = ["BlockCovariance", "block_covariance"]
+
+BlockCovariance = Callable[[CapturedBatch], torch.Tensor]
+
+
+def block_covariance(block: Block) -> BlockCovariance:
+    """Return what maps a batch to the covariance that a block gives its outputs, shape (batch, outputs, outputs).
+
+    Parameters
+    ----------
+    block : Block
+        With the rules of all its layers.
+
+    Returns
+    -------
+    callable
+        A table of variances in a basis where the block has one, per-sample Jacobians otherwise.
+    """
+    if len(block.rules) == 1 and block.entries is None:
+        (rule,) = block.rules.values()
+        if isinstance(rule, MatrixRule) and isinstance(block.precision, EigenbasisPrecision | DiagonalPrecision):
+            return _TableCovariance(*block.rules, rule, block.precision)
+    return _JacobianCovariance(block)
+
+
+class _JacobianCovariance:
+    """J Λ⁻¹ J' with the Jacobians of all layers of a block, some data at a time."""
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+
+    def __call__(self, captured: CapturedBatch) -> torch.Tensor:
+        rules, precision = self.block.rules, self.block.precision
+        columns, size = next(iter(captured.grads[name] for name in rules)).shape[:2]
+        numel = sum(rule.numel for rule in rules.values())
+        step = max(1, MAX_ELEMENTS // (columns * numel))
+        parts = []
+        for start in range(0, size, step):
+            rows = slice(start, start + step)
+            jacobians = [
+                rule.jacobian(captured.inputs[name][rows], captured.grads[name][:, rows])
+                for name, rule in rules.items()
+            ]
+            joined = jacobians[0] if len(jacobians) == 1 else torch.cat(jacobians, -1)
+            if self.block.entries is not None:
+                joined = joined[..., self.block.entries]
+            parts.append(precision.covariance_of(joined))
+        return torch.cat(parts)
+
+
+class _TableCovariance:
+    """A matrix layer whose posterior is diagonal, in the weights' own basis or in a Kronecker eigenbasis."""
+
+    def __init__(self, name: str, rule: MatrixRule, precision: EigenbasisPrecision | DiagonalPrecision) -> None:
+        self.name, self.rule = name, rule
+        self.in_basis: torch.Tensor | None = None
+        self.out_basis: torch.Tensor | None = None
+        if isinstance(precision, EigenbasisPrecision):
+            self.in_basis = precision.whitener[:, None] * precision.in_basis  # (groups, in, in)
+            self.out_basis = precision.out_basis  # (groups, out, out)
+            self.table = precision.inverse  # (groups, out, in)
+        else:
+            self.table = precision.variance().view(rule.groups, rule.out_features, rule.in_features)
+        self.root = self.table.sqrt()
+
+    def __call__(self, captured: CapturedBatch) -> torch.Tensor:
+        layer_input, grads = captured.inputs[self.name], captured.grads[self.name]
+        outputs = self.rule.output_grads(grads)  # (columns, batch, groups, positions, out)
+        if outputs.shape[3] == 1:
+            return self._outer(layer_input, outputs[:, :, :, 0])
+        columns, _, groups = outputs.shape[:3]
+        step = max(1, MAX_ELEMENTS // (columns * max(self.rule.numel, groups * outputs[0, 0, 0].numel())))
+        starts = range(0, len(layer_input), step)
+        return torch.cat([self._summed(layer_input[i : i + step], outputs[:, i : i + step]) for i in starts])
+
+    def _inputs(self, layer_input: torch.Tensor) -> torch.Tensor:
+        # (batch, groups, positions, in), in the basis
+        return self.rule.inputs(layer_input) if self.in_basis is None else self.rule.project(layer_input, self.in_basis)
+
+    def _outer(self, layer_input: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the covariance where the weights are used once, outputs (columns, batch, groups, out)."""
+        if self.out_basis is not None:
+            outputs = _times(outputs, self.out_basis)
+        squares = self._inputs(layer_input)[:, :, 0].square()  # (batch, groups, in)
+        spread = _times(squares, self.table.mT)  # (batch, groups, out)
+        weighted = (outputs * spread.sqrt()).transpose(0, 1).flatten(2)  # (batch, columns, groups * out)
+        return weighted @ weighted.mT
+
+    def _summed(self, layer_input: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the covariance by the Jacobian in the basis, outputs (columns, batch, groups, positions, out)."""
+        columns, batch, groups, positions, out = outputs.shape
+        inputs = self._inputs(layer_input)  # (batch, groups, positions, in)
+        if self.out_basis is not None and positions <= inputs.shape[-1]:
+            outputs = _times(outputs.transpose(2, 3), self.out_basis).transpose(2, 3)
+            rotate = None
+        else:
+            rotate = self.out_basis
+        rows = outputs.permute(1, 2, 0, 4, 3).reshape(batch * groups, columns * out, positions)
+        joint = (rows @ inputs.flatten(0, 1)).view(batch, groups, columns, out, -1)
+        if rotate is not None:
+            joint = rotate.mT[:, None] @ joint
+        joint = (joint * self.root[:, None]).transpose(1, 2).reshape(batch, columns, -1)
+        return joint @ joint.mT
+
+
+def _times(values: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Return values (..., groups, n) times a matrix of each group (groups, n, k)."""
+    if len(matrix) == 1:
+        return values @ matrix[0]
+    return torch.einsum("...gn,gnk->...gk", values, matrix)
