@@ -16,9 +16,10 @@ import numpy as np
 import xarray as xr
 
 from tests.synthetic_predictions import prediction_groups, with_coords
+from wiu_pyro import schema
 from wiu_pyro.export.container import build
 
-__all__ = ["LayerSpec", "LayerTruth", "Options", "Synthetic", "synthetic"]
+__all__ = ["LayerSpec", "LayerTruth", "Options", "Synthetic", "hold", "synthetic"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,32 @@ def synthetic(options: Options | None = None, **overrides: Any) -> Synthetic:
     head = {"posterior": _posterior(chosen, np.stack(deviations, axis=-1))}
     groups = head | groups | {"layers": _layers(chosen, truth), "training": _training(chosen, rng)}
     return Synthetic(build(groups | prediction_groups(chosen, rng)), chosen, truth)
+
+
+def hold(idata: Any, layer: str, *, every: int = 1) -> Any:
+    """Return a posterior with the weights of one layer held at their means: all of them, or every so manieth."""
+    named = {name: schema.dataset(idata, name).copy(deep=True) for name in schema.groups(idata)}
+    moments, draws, layers = named[f"moments_{layer}"], named[f"layer_{layer}"], named["layers"]
+    for parameter, prefix in schema.moment_parameters(moments).items():
+        for name in (f"{prefix}sd", f"{prefix}sd_conditional"):
+            if name in moments:
+                moments[name].values.reshape(moments.sizes["chain"], -1)[:, ::every] = 0
+        mean = moments[f"{prefix}mean"].values.reshape(moments.sizes["chain"], -1)
+        values, where = draws[parameter], np.arange(mean.shape[1])
+        if "shape" in values.attrs:
+            where = values[values.dims[-1]].values
+        flat = values.values.reshape(*values.shape[:2], -1)
+        held = where % every == 0
+        flat[:, :, held] = mean[:, None, where[held]]
+    if every == 1:
+        layers["structure"] = layers["structure"].astype(object).where(layers["layer"] != layer, "point").astype(str)
+        layers["curvature"] = layers["curvature"].astype(object).where(layers["layer"] != layer, "none").astype(str)
+        lost = layers["kl"].sel(layer=layer).drop_vars("layer")
+        layers["kl"] = layers["kl"].where(layers["layer"] != layer)
+        layers["kl"].attrs["kl_reason"] = "a layer at its point estimate has no density"
+        layers["kl_total"] = layers["kl_total"] - lost
+        named["posterior"]["deviation_rms"].loc[{"layer": layer}] = 0
+    return build(named)
 
 
 def _layer_truth(spec: LayerSpec, options: Options, rng: np.random.Generator, *, first: bool) -> LayerTruth:

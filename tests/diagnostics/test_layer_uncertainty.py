@@ -4,7 +4,7 @@ import arviz as az
 import numpy as np
 import pytest
 
-from tests.synthetic import LayerSpec, synthetic
+from tests.synthetic import LayerSpec, hold, synthetic
 from wiu_pyro import diagnostics, schema
 from wiu_pyro.errors import SchemaError
 from wiu_pyro.export.container import build
@@ -83,12 +83,48 @@ def test_mixed_structures_keep_both_columns_each_where_it_applies():
     assert table["effective_parameters"].notnull().values.tolist() == [True, False, True]
 
 
-def test_a_layer_kept_as_a_point_has_no_contraction():
-    groups = groups_of(synthetic().idata)
-    groups["layers"]["structure"].loc[{"layer": "fc2"}] = "point"
-    table = diagnostics.layer_uncertainty(build(groups))
-    assert np.isnan(table["contraction"].sel(layer="fc2"))
-    assert table["contraction"].sel(layer=["fc1", "out"]).notnull().all()
+UNCERTAINTY = (
+    "contraction", "conditional_contraction", "sd_q05", "sd_q50", "sd_q95", "sd_to_prior", "conditional_sd_to_prior",
+    "snr_q05", "snr_q50", "snr_q95", "effective_parameters", "effective_share", "kl", "kl_per_weight", "kl_share",
+)  # fmt: skip
+
+
+def test_a_layer_at_its_point_estimate_has_no_uncertainty_and_is_not_called_certain():
+    made = synthetic(factorised=False)
+    idata = hold(made.idata, "fc2")
+    schema.validate(idata)
+    table, whole = diagnostics.layer_uncertainty(idata), diagnostics.layer_uncertainty(made.idata)
+    for name in UNCERTAINTY:
+        assert np.isnan(table[name].sel(layer="fc2")), name
+    others = ["fc1", "out"]
+    for name in set(UNCERTAINTY) - {"effective_share", "kl_share"}:
+        np.testing.assert_array_equal(table[name].sel(layer=others), whole[name].sel(layer=others))
+    assert table["num_uncertain"].values.tolist() == [1040, 0, 130]
+    assert table["mean_abs"].sel(layer="fc2") == whole["mean_abs"].sel(layer="fc2")
+    assert float(table["effective_share"].sum()) == pytest.approx(1)
+    assert table["kl"].attrs["kl_reason"] == "a layer at its point estimate has no density"
+    assert "contraction_sum" not in table
+
+
+def test_weights_held_at_their_point_estimate_do_not_count_in_the_figures_of_their_layer():
+    made = synthetic(factorised=False)
+    table = diagnostics.layer_uncertainty(hold(made.idata, "fc2", every=3))
+    truth = made.truth["fc2"]
+    held = np.concatenate([np.arange(192) % 3 == 0, np.arange(12) % 3 == 0])
+    sd, prior = truth.sd[0, ~held], truth.prior_sd[~held]
+    row = table.sel(layer="fc2")
+    assert int(row["num_uncertain"]) == (~held).sum()
+    assert int(row["num_weights"]) == 204
+    np.testing.assert_allclose(row["contraction"], np.mean(1 - (sd / prior) ** 2), rtol=1e-5)
+    np.testing.assert_allclose(row["effective_parameters"], np.sum(1 - (sd / prior) ** 2), rtol=1e-5)
+    np.testing.assert_allclose(row["sd_to_prior"], np.median(sd / prior), rtol=1e-5)
+    ratio = np.abs(truth.mean[0, ~held]) / sd
+    np.testing.assert_allclose(row["snr_q95"], np.quantile(ratio, 0.95, method="nearest"), rtol=1e-5)
+    np.testing.assert_allclose(row["kl_per_weight"], truth.kl[0] / (~held).sum(), rtol=1e-5)
+
+
+def test_a_posterior_without_held_weights_has_no_column_of_their_number():
+    assert "num_uncertain" not in diagnostics.layer_uncertainty(synthetic().idata)
 
 
 def test_moments_estimated_from_draws_are_called_so_and_have_no_conditional_columns():

@@ -25,6 +25,7 @@ __all__ = ["layer_uncertainty"]
 QUANTILES = {"q05": 0.05, "q50": 0.50, "q95": 0.95}
 DESCRIPTIONS = {
     "num_weights": "weights, biases and other parameters of the layer",
+    "num_uncertain": "those of them that have a posterior; the others are held at their point estimate",
     "mean_abs": "mean of |posterior mean|, units of the weight",
     "sd_q05": "5 % quantile over the weights of the posterior sd, units of the weight",
     "sd_q50": "median over the weights of the posterior sd, units of the weight",
@@ -41,7 +42,7 @@ DESCRIPTIONS = {
     "effective_share": "share of the layer in the network's effective_parameters (or contraction_sum)",
     "kl": "KL of the layer's marginal posterior from its prior, nats",
     "kl_se": "standard error of kl, where it comes by draws, nats",
-    "kl_per_weight": "kl / num_weights, nats",
+    "kl_per_weight": "kl / number of weights that have a posterior, nats",
     "kl_share": "kl / kl_total",
     "kl_total": "KL of the whole posterior from the prior, nats",
     "kl_between_layers": "kl_total minus the layers' sum: dependence between layers, nats",
@@ -65,9 +66,11 @@ def layer_uncertainty(idata: Any) -> xr.Dataset:
         the weights); ``effective_parameters``, which for a layer whose posterior factorises is ``contraction_sum``
         instead; ``effective_share``; ``kl``, ``kl_per_weight`` in nats and ``kl_share`` of ``kl_total``. Without a
         layer: ``kl_total`` and ``kl_between_layers``. Where the posterior does not factorise:
-        ``conditional_sd_to_prior`` and ``conditional_contraction``, which compare with a mean-field posterior. A layer
-        kept as a point estimate has no contraction (NaN): nothing was inferred there. Each variable's attribute
-        ``long_name`` says what it is; the attributes of the whole carry guide, prior and convergence.
+        ``conditional_sd_to_prior`` and ``conditional_contraction``, which compare with a mean-field posterior. Where
+        weights are held at their point estimate: ``num_uncertain``, the number of the others, over which alone all
+        columns but ``num_weights`` and ``mean_abs`` are taken; a layer without any has NaN there, for nothing was
+        inferred. Each variable's attribute ``long_name`` says what it is; the attributes of the whole carry guide,
+        prior and convergence.
 
     Raises
     ------
@@ -85,15 +88,19 @@ def layer_uncertainty(idata: Any) -> xr.Dataset:
         moments = layer_moments(idata, name)
         factorised.append(moments.factorised)
         exact.append(moments.exact)
-        rows.append(_row(moments, point=str(about["structure"].sel(layer=name).values) == "point"))
+        rows.append(_row(moments))
     table = xr.concat(rows, dim=xr.Variable("layer", names), join="override").transpose(..., "layer")
-    table = _with_effective(table, np.array(factorised))
+    uncertain = (table["num_uncertain"] > 0).any("chain").values
+    counted = np.array(factorised)[uncertain] if uncertain.any() else np.array(factorised)  # points are neither
+    table = _with_effective(table, np.array(factorised), counted=counted)
     table = _with_kl(table, about)
+    if bool((table["num_uncertain"] == table["num_weights"]).all()):
+        table = table.drop_vars("num_uncertain")
     table = table.drop_vars(
         [
             name
             for name in ("conditional_sd_to_prior", "conditional_contraction")
-            if all(factorised) or bool(table[name].isnull().all())
+            if counted.all() or bool(table[name].isnull().all())
         ]
     )
     for name, text in DESCRIPTIONS.items():
@@ -101,46 +108,44 @@ def layer_uncertainty(idata: Any) -> xr.Dataset:
             table[name].attrs["long_name"] = text
     table.attrs = carried_attrs(idata) | {
         "moments": "exact" if all(exact) else "estimated",
-        "factorised": int(all(factorised)),
+        "factorised": int(counted.all()),
     }
     return squeeze_chain(table)
 
 
-def _row(moments: LayerMoments, *, point: bool) -> xr.Dataset:
+def _row(moments: LayerMoments) -> xr.Dataset:
     """Return the figures of one layer that need its moments alone, dims (chain)."""
-    snr = metrics.signal_to_noise(moments.mean, moments.sd)
+    each, known = moments.over_uncertain, moments.uncertain
+    sd = np.where(known, moments.sd, moments.prior_sd)  # of a fixed weight, which is left out, any valid number
+    snr, contraction = metrics.signal_to_noise(moments.mean, sd), metrics.contraction(sd, moments.prior_sd)
     columns: dict[str, np.ndarray] = {"mean_abs": np.abs(moments.mean).mean(axis=1)}
-    columns |= {f"sd_{name}": np.quantile(moments.sd, q, axis=1) for name, q in QUANTILES.items()}
-    columns |= {f"snr_{name}": _quantile(snr, q) for name, q in QUANTILES.items()}
-    columns["sd_to_prior"] = np.median(moments.sd / moments.prior_sd, axis=1)
-    contraction = metrics.contraction(moments.sd, moments.prior_sd)
-    columns["contraction"] = contraction.mean(axis=1)
-    columns["effective"] = contraction.sum(axis=1)
-    nothing = np.full(len(moments.sd), np.nan)
-    columns |= {"conditional_sd_to_prior": nothing, "conditional_contraction": nothing}
+    columns |= {f"sd_{name}": each(lambda row, q=q: np.quantile(row, q), moments.sd) for name, q in QUANTILES.items()}
+    # one of the values, never a difference of infinities
+    columns |= {
+        f"snr_{name}": each(lambda row, q=q: np.quantile(row, q, method="nearest"), snr)
+        for name, q in QUANTILES.items()
+    }
+    columns["sd_to_prior"] = each(np.median, moments.sd / moments.prior_sd)
+    columns["contraction"], columns["effective"] = each(np.mean, contraction), each(np.sum, contraction)
+    columns["conditional_sd_to_prior"] = columns["conditional_contraction"] = np.full(len(moments.sd), np.nan)
     if moments.sd_conditional is not None:
-        columns["conditional_sd_to_prior"] = np.median(moments.sd_conditional / moments.prior_sd, axis=1)
-        columns["conditional_contraction"] = metrics.contraction(moments.sd_conditional, moments.prior_sd).mean(axis=1)
-    if point:
-        columns |= dict.fromkeys(("contraction", "effective", "conditional_contraction"), nothing)
+        columns["conditional_sd_to_prior"] = each(np.median, moments.sd_conditional / moments.prior_sd)
+        columns["conditional_contraction"] = each(
+            np.mean, metrics.contraction(moments.sd_conditional, moments.prior_sd)
+        )
+    columns["num_uncertain"] = known.sum(axis=1)
     data = {name: ("chain", values) for name, values in columns.items()}
     return xr.Dataset({"num_weights": ((), moments.sd.shape[1]), **data}, coords={"chain": np.arange(len(moments.sd))})
 
 
-def _quantile(values: np.ndarray, q: float) -> np.ndarray:
-    """Return a quantile that is right with infinite values: one of the values, never a difference of infinities."""
-    known = np.where(np.isnan(values), np.inf, values)  # 0 / 0: a weight held at exactly zero
-    return np.quantile(known, q, axis=1, method="nearest")
-
-
-def _with_effective(table: xr.Dataset, factorised: np.ndarray) -> xr.Dataset:
+def _with_effective(table: xr.Dataset, factorised: np.ndarray, *, counted: np.ndarray) -> xr.Dataset:
     """Name the sum over weights by what it is: MacKay's number, or the contraction sum of a factorised posterior."""
     flags = xr.DataArray(factorised, dims="layer", coords={"layer": table["layer"]})
     total = table["effective"].sum("layer")
     out = table.drop_vars("effective").assign(effective_share=table["effective"] / total)
-    if not factorised.all():
+    if not counted.all():
         out["effective_parameters"] = table["effective"].where(~flags)
-    if factorised.any():
+    if counted.any():
         out["contraction_sum"] = table["effective"].where(flags)
     return out
 
@@ -151,7 +156,7 @@ def _with_kl(table: xr.Dataset, about: xr.Dataset) -> xr.Dataset:
     between = about["kl_between_layers"] if "kl_between_layers" in about else total - kl.sum("layer", skipna=False)
     out = table.assign(kl=kl.drop_vars("chain", errors="ignore"), kl_total=total.drop_vars("chain", errors="ignore"))
     out["kl_between_layers"] = between.astype(np.float64).drop_vars("chain", errors="ignore")
-    out["kl_per_weight"] = out["kl"] / out["num_weights"]
+    out["kl_per_weight"] = out["kl"] / out["num_uncertain"].where(out["num_uncertain"] > 0)
     out["kl_share"] = out["kl"] / out["kl_total"]
     if "kl_se" in about:
         out["kl_se"] = about["kl_se"].astype(np.float64).drop_vars("chain", errors="ignore")

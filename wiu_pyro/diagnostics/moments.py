@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,8 @@ class LayerMoments:
     Attributes
     ----------
     mean, sd : ndarray, shape (chain, num_weights), float64
-        Posterior mean and marginal standard deviation, in units of the weight.
+        Posterior mean and marginal standard deviation, in units of the weight; sd is 0 for a weight held at its point
+        estimate, of which no uncertainty is known.
     sd_conditional : ndarray, shape (chain, num_weights), or None
         Standard deviation given all other weights; None where the file has none (moments estimated from draws).
     prior_sd, prior_mean : ndarray, shape (num_weights,)
@@ -38,6 +40,16 @@ class LayerMoments:
     prior_mean: np.ndarray
     factorised: bool
     exact: bool
+
+    @property
+    def uncertain(self) -> np.ndarray:
+        """Which weights have a posterior, not a point estimate alone, (chain, num_weights)."""
+        return self.sd > 0
+
+    def over_uncertain(self, summary: Callable[[np.ndarray], float], values: np.ndarray) -> np.ndarray:
+        """Summarise values (chain, num_weights) over the uncertain weights of each chain; NaN where there is none."""
+        rows = [row if own.all() else row[own] for row, own in zip(values, self.uncertain, strict=True)]
+        return np.array([summary(row) if row.size else np.nan for row in rows])
 
 
 def layers_with_moments(idata: Any) -> list[str]:

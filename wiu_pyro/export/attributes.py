@@ -78,12 +78,13 @@ def short_name(source: Source) -> str:
 
 
 def structure_name(source: Source) -> str:
-    """Return the structure of the posterior: that of its guide, or of its closed form."""
+    """Return the structure of the posterior: that of its guide, or of its layers, which may be ``"mixed"``."""
     own = getattr(source.guide, "structure_name", "")
     closed = source.chains[0].closed
     if own or closed is None:
         return own or "draws"
-    return next(iter(closed.layer_structure.values()))
+    found = dict.fromkeys(kind for kind in closed.layer_structure.values() if kind != "point")
+    return next(iter(found)) if len(found) == 1 else "mixed"
 
 
 def _prior_text(source: Source) -> str:
@@ -128,7 +129,14 @@ def _number(value: Any) -> float:
 def _not_covered(source: Source) -> str:
     fixed = [f"{name} (no prior: a point estimate)" for name in source.structure.not_covered]
     points = [f"{name} (at a point estimate)" for name in getattr(source.guide, "point_sites", ())]
-    return "; ".join(fixed + points)
+    closed = source.chains[0].closed
+    partly = []
+    for name, sd in ({} if closed is None else closed.sd).items():
+        held = int((sd == 0).sum())
+        if held and name not in getattr(source.guide, "point_sites", ()):
+            share = "" if held == sd.numel() else f"{held:,} of {sd.numel():,} weights "
+            partly.append(f"{name} ({share}at a point estimate)")
+    return "; ".join(fixed + points + partly)
 
 
 def _version(package: str) -> str:

@@ -93,6 +93,9 @@ def _join(group: str, parts: list[xr.Dataset]) -> xr.Dataset:
     first = parts[0]
     if group == "training":
         parts = _to_longest(parts)
+    if group == "layers":
+        parts = _alike_at_points(parts)
+        first = parts[0]
     chained = [name for name in first.data_vars if "chain" in first[name].dims]
     for position, part in enumerate(parts[1:], start=1):
         _check_same_layout(group, parts[0], part, position)
@@ -130,6 +133,24 @@ def _check_same_layout(group: str, first: xr.Dataset, other: xr.Dataset, positio
                 f"The same '{key}' is needed in every run, but {where}: {first.attrs.get(key)!r} and "
                 f"{other.attrs.get(key)!r}. {again}"
             )
+
+
+def _alike_at_points(parts: list[xr.Dataset]) -> list[xr.Dataset]:
+    """Give a layer that has weights with a posterior in some runs alone the structure it has there."""
+    names = [name for name in ("structure", "curvature") if all(name in part for part in parts)]
+    point = np.array([part["structure"].values == "point" for part in parts]) if "structure" in names else None
+    if point is None or len({part.sizes["layer"] for part in parts}) > 1 or not (point.any(0) & ~point.all(0)).any():
+        return parts
+    run = (~point).argmax(0)  # for each layer the first run in which it has a posterior
+    replaced = {
+        name: ("layer", [str(parts[number][name].values[place]) for place, number in enumerate(run)]) for name in names
+    }
+    return [
+        part.assign(
+            {name: (dims, np.where(own, values, part[name].values)) for name, (dims, values) in replaced.items()}
+        )
+        for part, own in zip(parts, point, strict=True)
+    ]
 
 
 def _to_longest(parts: list[xr.Dataset]) -> list[xr.Dataset]:

@@ -199,10 +199,19 @@ def _groups_by_layer(
     exact: bool,
 ) -> dict[str, xr.Dataset]:
     groups = {}
+    sites = [[parameter.site for parameter in parameters] for parameters in layers]
+    factorised = all(
+        layer_groups.is_factorised(chain, own)
+        for chain in moments
+        for own in sites
+        if layer_groups.is_uncertain(chain, own)
+    )
     for parameters in layers:
         name = parameters[0].layer
         groups[layer_group(name)] = layer_groups.draws_group(parameters, chains)
-        groups[moments_group(name)] = layer_groups.moments_group_of(parameters, moments, priors, exact=exact)
+        groups[moments_group(name)] = layer_groups.moments_group_of(
+            parameters, moments, priors, exact=exact, factorised=factorised
+        )
     return groups
 
 

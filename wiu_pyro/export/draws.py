@@ -42,6 +42,7 @@ class ChainDraws:
     scalars : dict of site to ndarray, shape (draw,)
         Sites that are no layer's, such as ``"noise_scale"``.
     deviation_rms : ndarray, shape (draw, layer)
+        Over the weights that have a posterior; 0 for a layer at its point estimate.
     log_prior, log_q : ndarray, shape (draw,)
         float64, nats.
     """
@@ -162,6 +163,7 @@ def collect(
         log_prior=np.empty(num_draws),
         log_q=np.full(num_draws, np.nan),
     )
+    uncertain = [sum(int((moments[p.site].sd > 0).sum()) for p in layer) for layer in layers]
     for draw, weights in enumerate(chain.draws()):
         for parameter in parameters:
             value = weights[parameter.site].detach()
@@ -170,7 +172,8 @@ def collect(
         for site, values in result.scalars.items():
             values[draw] = float(weights[site])
         for position, layer in enumerate(layers):
-            result.deviation_rms[draw, position] = _deviation_rms(layer, weights, moments, priors)
+            total = _squared_deviation(layer, weights, moments, priors)
+            result.deviation_rms[draw, position] = (total / max(uncertain[position], 1)) ** 0.5
         result.log_prior[draw] = _log_prior(structure, weights)
         if chain.log_q is not None:
             result.log_q[draw] = float(chain.log_q(weights))
@@ -181,16 +184,16 @@ def _index(parameter: Parameter, value: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(parameter.subset, device=value.device)
 
 
-def _deviation_rms(
+def _squared_deviation(
     layer: list[Parameter], weights: Weights, moments: Mapping[str, SiteMoments], priors: Mapping[str, SiteMoments]
 ) -> float:
-    total, count = 0.0, 0
+    """Return Σ ((weight − mean) / prior sd)² over a layer, to which weights at a point estimate add nothing."""
+    total = 0.0
     for site in (parameter.site for parameter in layer):
         value = weights[site].detach()
         relative = (value - moments[site].mean.to(value)) / priors[site].sd.to(value)
         total += float(relative.square().sum(dtype=torch.float64))
-        count += value.numel()
-    return (total / count) ** 0.5
+    return total
 
 
 def _log_prior(structure: ModelStructure, weights: Weights) -> float:

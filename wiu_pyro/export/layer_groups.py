@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,16 @@ from wiu_pyro.export.layout import Parameter
 from wiu_pyro.export.sources import Chain, Source
 from wiu_pyro.nn import Layer, describe_prior
 
-__all__ = ["draws_group", "layers_group", "moments_group_of", "posterior_group", "sample_stats_group", "with_coords"]
+__all__ = [
+    "draws_group",
+    "is_factorised",
+    "is_uncertain",
+    "layers_group",
+    "moments_group_of",
+    "posterior_group",
+    "sample_stats_group",
+    "with_coords",
+]
 
 Moments = list[Mapping[str, SiteMoments]]  # one mapping of site to moments per chain
 
@@ -39,9 +48,10 @@ def draws_group(parameters: list[Parameter], chains: list[ChainDraws]) -> xr.Dat
 
 
 def moments_group_of(
-    parameters: list[Parameter], moments: Moments, priors: Mapping[str, SiteMoments], *, exact: bool
+    parameters: list[Parameter], moments: Moments, priors: Mapping[str, SiteMoments], *, exact: bool, factorised: bool
 ) -> xr.Dataset:
     """Return group `moments_<name>`: posterior moments of all weights, (chain, ...), and those of the prior."""
+    # a layer at its point estimate is called factorised where the others are
     variables = {}
     for parameter in parameters:
         dims, parts = ("chain", *parameter.dims), [chain[parameter.site] for chain in moments]
@@ -53,9 +63,10 @@ def moments_group_of(
         variables[f"{parameter.prefix}prior_sd"] = _prior(prior.sd, parameter)
         variables[f"{parameter.prefix}prior_mean"] = _prior(prior.mean, parameter)
     sites = [parameter.site for parameter in parameters]
+    known = [is_factorised(chain, sites) for chain in moments if is_uncertain(chain, sites)]
     attrs = {
         "moments": "exact" if exact else "estimated",
-        "factorised": int(all(is_factorised(chain, sites) for chain in moments)),
+        "factorised": int(all(known) if known else factorised),
     }
     return with_coords(xr.Dataset(variables, attrs=attrs))
 
@@ -64,6 +75,11 @@ def is_factorised(moments: Mapping[str, SiteMoments], sites: list[str]) -> bool:
     """Return whether the conditional sd of all weights at `sites` is known and equals the marginal one."""
     found = (moments[site] for site in sites)
     return all(part.sd_conditional is not None and torch.equal(part.sd_conditional, part.sd) for part in found)
+
+
+def is_uncertain(moments: Mapping[str, SiteMoments], sites: list[str]) -> bool:
+    """Return whether any weight at `sites` has a posterior, not a point estimate alone."""
+    return any(bool((moments[site].sd > 0).any()) for site in sites)
 
 
 def _array(value: torch.Tensor) -> np.ndarray:
@@ -154,11 +170,12 @@ def _kl(source: Source, chains: list[ChainDraws]) -> dict[str, tuple[tuple[str, 
         kl[number] = [chain.closed.layer_kl[name] for name in names]
         kl_se[number] = [chain.closed.layer_kl_se.get(name, math.nan) for name in names]
         total[number] = chain.closed.kl_total
-    reason = {} if np.isfinite(kl).all() else {"kl_reason": _kl_reason(source.chains[0])}
+    point = [_is_point(source.chains, name) for name in names]
+    reason = {} if np.isfinite(kl).all() else {"kl_reason": _kl_reason(source.chains[0], kl, np.array(point))}
     variables = {
         "kl": (("chain", "layer"), kl, {"units": "nats"} | reason),
         "kl_total": (("chain",), total, {"units": "nats"}),
-        "kl_between_layers": (("chain",), total - kl.sum(axis=1), {"units": "nats"}),
+        "kl_between_layers": (("chain",), total - kl[:, ~np.array(point)].sum(axis=1), {"units": "nats"}),
         "kl_se": (("chain", "layer"), kl_se, {"units": "nats"}),
         "kl_total_se": (("chain",), total_se, {"units": "nats"}),
     }
@@ -172,5 +189,12 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size))
 
 
-def _kl_reason(chain: Chain) -> str:
-    return chain.log_q_reason or "the marginal of one layer has no density in closed form"
+def _is_point(chains: Sequence[Chain], layer: str) -> bool:
+    return all(chain.closed is not None and chain.closed.layer_structure[layer] == "point" for chain in chains)
+
+
+def _kl_reason(chain: Chain, kl: np.ndarray, point: np.ndarray) -> str:
+    reasons = ["a layer at its point estimate has no density"] if point.any() else []
+    if not np.isfinite(kl[:, ~point]).all():
+        reasons.append(chain.log_q_reason or "the marginal of one layer has no density in closed form")
+    return "; ".join(reasons)
