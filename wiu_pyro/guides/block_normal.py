@@ -2,53 +2,28 @@
 
 What `laplace_approximation` returns. A block is a layer (Kronecker-factored or diagonal) or the whole network (full);
 it reads the entries of the flat vector of all weights at its `index`. Sites left at a point estimate are sampled as
-Deltas.
+Deltas. The prior is the model's until another is asked for: `AutoBlockNormal.with_prior` returns the posterior with the
+same curvature under a wider or narrower prior, and `flat_prior` is the one in force.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
-from torch.distributions import constraints
 
-from wiu_pyro.curvature import LayerRule
+from wiu_pyro.errors import GuideError, near_matches
+from wiu_pyro.guides.blocks import Block, BlockNormal
 from wiu_pyro.guides.network_guide import NetworkGuide, visible
-from wiu_pyro.linalg import Precision
+from wiu_pyro.guides.prior_scales import PriorRecord, Scale, match_scales, scaled_structure
+from wiu_pyro.linalg import kl_from_diagonal_normal
 
 __all__ = ["AutoBlockNormal", "Block", "BlockNormal", "CurvatureRecord"]
-
-
-@dataclass(frozen=True)
-class Block:
-    """An independent part of a Gaussian posterior.
-
-    Attributes
-    ----------
-    layers : tuple of str
-        The layers it spans.
-    structure : str
-        ``"kfac"``, ``"diagonal"`` or ``"full"``.
-    precision : Precision
-        Of shape (numel, numel).
-    index : Tensor of int64, shape (numel,)
-        Where its variables stand in the flat vector.
-    rules : dict of str to LayerRule
-        How each of its layers enters the curvature, in the block's order; empty where no Jacobian is to be had.
-    entries : Tensor of int64, shape (numel,), or None
-        Where its variables stand among all weights of its layers, joined in the order of `rules`; None where it has
-        all of them. Weights that no block has are fixed at the mean.
-    """
-
-    layers: tuple[str, ...]
-    structure: str
-    precision: Precision
-    index: torch.Tensor
-    rules: dict[str, LayerRule] = field(default_factory=dict, repr=False)
-    entries: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -65,74 +40,24 @@ class CurvatureRecord:
         Data the pass went over.
     scale : float
         Factor on the summed curvature: num_data / num_seen / temperature.
+    log_likelihood : float or None
+        Of all data at the point estimate, in nats, scaled by num_data / num_seen; None where the data had no labels.
+    num_processes : int
+        That shared the data.
+    seconds : float or None
+        Of the passes over the data, without the decompositions; of the part after the last stop, if there was one.
+    peak_memory_bytes : int or None
+        Most memory the process had held by then: tensors on a GPU, everything on the CPU.
     """
 
     kind: str
     num_data: float
     num_seen: int
     scale: float
-
-
-class BlockNormal(dist.TorchDistribution):
-    """Normal distribution over a flat vector whose precision is block diagonal.
-
-    Parameters
-    ----------
-    loc : Tensor, shape (numel,)
-    blocks : tuple of Block
-        Each entry is in one of them at most; one that is in none is fixed at `loc`, and counts in no density.
-    batch_shape : Size
-        Independent copies, for vectorised plates.
-    """
-
-    arg_constraints = {}  # noqa: RUF012 (torch's own form)
-    support = constraints.real_vector
-    has_rsample = True
-
-    def __init__(
-        self,
-        loc: torch.Tensor,
-        blocks: tuple[Block, ...],
-        batch_shape: torch.Size = torch.Size(),  # noqa: B008
-    ) -> None:
-        self.loc = loc
-        self.blocks = blocks
-        super().__init__(batch_shape, loc.shape, validate_args=False)
-
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> BlockNormal:
-        """Return independent copies."""
-        return BlockNormal(self.loc, self.blocks, torch.Size(batch_shape))
-
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> torch.Tensor:  # noqa: B008
-        """Return draws of shape (*sample_shape, *batch_shape, numel)."""
-        shape = self._extended_shape(sample_shape)
-        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        draws = torch.zeros_like(noise)
-        for block in self.blocks:
-            draws[..., block.index] = block.precision.colour(noise[..., block.index])
-        return self.loc + draws
-
-    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the log density at values of shape (..., numel), in float64 nats."""
-        delta = value - self.loc
-        return sum(block.precision.log_prob(delta[..., block.index]) for block in self.blocks)
-
-    def entropy(self) -> torch.Tensor:
-        """Return the differential entropy in nats, a float64 scalar."""
-        return sum(block.precision.entropy() for block in self.blocks)
-
-    @property
-    def mean(self) -> torch.Tensor:
-        """The mean, shape (*batch_shape, numel)."""
-        return self.loc.expand(self.batch_shape + self.event_shape)
-
-    @property
-    def variance(self) -> torch.Tensor:
-        """The marginal variances, shape (*batch_shape, numel); 0 where a weight is fixed."""
-        values = torch.zeros_like(self.loc)
-        for block in self.blocks:
-            values[block.index] = block.precision.variance()
-        return values.expand(self.batch_shape + self.event_shape)
+    log_likelihood: float | None = None
+    num_processes: int = 1
+    seconds: float | None = field(default=None, compare=False)
+    peak_memory_bytes: int | None = field(default=None, compare=False)
 
 
 class AutoBlockNormal(NetworkGuide):
@@ -162,6 +87,9 @@ class AutoBlockNormal(NetworkGuide):
         self.register_buffer("loc", self.pack(point).detach().clone())
         self.blocks: tuple[Block, ...] = ()
         self.curvature: CurvatureRecord | None = None
+        self.set_prior_scales(source.prior_scales)
+        self.structure = scaled_structure(self.structure, self.prior_scales)
+        self.prior_record = PriorRecord(scales=self.prior_scales, trained=self.prior_scales)
 
     def _visible_model(self) -> Any:
         return visible(self.model, self.point_sites)
@@ -187,3 +115,104 @@ class AutoBlockNormal(NetworkGuide):
     def log_prob(self, weights: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return log q of a draw, a float64 scalar in nats; sites at a point estimate do not count."""
         return self.get_posterior().log_prob(self.pack(weights))
+
+    def entropy(self) -> torch.Tensor:
+        """Return the differential entropy in nats, a float64 scalar; weights at a point estimate do not count."""
+        return self.get_posterior().entropy()
+
+    def kl_to_prior(self) -> torch.Tensor:
+        """Return the KL from the prior in force, in nats, a float64 scalar; weights at a point estimate aside."""
+        prior = self.flat_prior()
+        q, delta = prior.scale.double() ** -2, self.loc - prior.loc
+        return sum(
+            kl_from_diagonal_normal(block.precision, delta[block.index], prior_precision=q[block.index])
+            for block in self.blocks
+        )
+
+    def covariance(
+        self,
+        first: tuple[str, Sequence[int] | torch.Tensor | None],
+        second: tuple[str, Sequence[int] | torch.Tensor | None],
+    ) -> torch.Tensor:
+        """Return posterior covariances between weights of two sites.
+
+        Parameters
+        ----------
+        first, second : tuple of str and (sequence of int, Tensor of int64, or None)
+            A site, and flat indices into its value; None for all of it.
+
+        Returns
+        -------
+        Tensor, shape (len(first indices), len(second indices))
+            0 between independent blocks.
+
+        Raises
+        ------
+        GuideError
+            If a site has no posterior, or an index is out of range.
+
+        Examples
+        --------
+        The covariance of two weights of one layer: ``guide.covariance(("fc1.weight", [0]), ("fc1.bias", [3]))``.
+        """
+        return self.get_posterior().covariance(self._places(*first), self._places(*second))
+
+    def _places(self, site: str, index: Sequence[int] | torch.Tensor | None) -> torch.Tensor:
+        places = {name: place for name, place, _ in self.sites()}
+        if site not in places:
+            raise GuideError(f"A site with a posterior is needed, but '{site}' has none. {near_matches(site, places)}")
+        start, size = places[site].start, places[site].stop - places[site].start
+        found = torch.arange(size) if index is None else torch.as_tensor(index).reshape(-1)
+        if len(found) and not (0 <= found.min() and found.max() < size):
+            raise GuideError(
+                f"Flat indices into '{site}' run from 0 to {size - 1}, but {found.min()} … {found.max()} were given."
+            )
+        return found.to(self.loc.device) + start
+
+    def with_prior(self, scale: Scale | Mapping[str, Scale], *, record: PriorRecord | None = None) -> AutoBlockNormal:
+        """Return the posterior with the same point estimate and curvature under another prior: no pass over the data.
+
+        The model keeps its own prior; `flat_prior`, `kl_to_prior`, the export and its tables take the new one. The
+        mean is not the mode under it: train on under that prior where the difference matters.
+
+        Parameters
+        ----------
+        scale : float or mapping of pattern to float
+            Multiplies the sd of the *model's* prior, whatever the present one is: 1 is the model's own. For all
+            weights, or by layer or site name with ``*`` and ``?``, the first match wins; what none matches keeps its
+            present prior.
+        record : PriorRecord, optional
+            What is to be noted of it; the scales and `previous` are filled in.
+
+        Returns
+        -------
+        AutoBlockNormal
+
+        Raises
+        ------
+        PriorError
+            If a scale is not positive, a pattern matches nothing, or the structure cannot take such a prior.
+        """
+        asked = match_scales(scale, self.structure, self.posterior_sites())
+        scales = {**self.prior_scales, **{site: float(value) for site, (_, value) in asked.items()}}
+        other = copy.copy(self)
+        other._buffers = dict(self._buffers)
+        change = {site: value / self.prior_scales.get(site, 1.0) for site, value in scales.items()}
+        other.structure = scaled_structure(self.structure, change)
+        other.set_prior_scales(scales)
+        precision = other.flat_prior().scale.double() ** -2
+        other.blocks = tuple(
+            replace(block, precision=block.precision.with_prior(precision[block.index])) for block in self.blocks
+        )
+        noted = record or PriorRecord()
+        other.prior_record = replace(
+            noted, scales=scales, trained=self.prior_record.trained, previous=self.prior_record
+        )
+        return other
+
+    def posterior_sites(self) -> list[str]:
+        """Return the sites of which at least one weight has a posterior."""
+        covered = torch.zeros(len(self.loc), dtype=torch.bool, device=self.loc.device)
+        for block in self.blocks:
+            covered[block.index] = True
+        return [name for name, place, _ in self.sites() if covered[place].any()]

@@ -103,6 +103,7 @@ class NetworkGuide(AutoContinuous):
         self._init_loc_fn = init_loc_fn or init_to_network(model)
         self.temperature = temperature
         self.structure: ModelStructure | None = None
+        self.prior_scales: dict[str, float] = {}
 
     def setup(self, data: Any) -> None:
         """Look at the model with one batch of `data` and make the guide's parameters, unless that is done.
@@ -188,6 +189,11 @@ class NetworkGuide(AutoContinuous):
         node = trace.nodes[self.structure.observed]
         return (node["fn"].log_prob(node["value"]) * node["scale"]).sum()
 
+    def set_prior_scales(self, scales: dict[str, float]) -> None:
+        """Let the guide stand under the model's priors with their sds multiplied, by site; the model stays as it is."""
+        self.prior_scales = dict(scales)
+        self.__dict__.pop("_flat_prior", None)
+
     def flat_prior(self) -> FlatPrior:
         """Return the priors in the order of the flat vector; read once, and again after a move to another device."""
         cached = self.__dict__.get("_flat_prior")
@@ -202,7 +208,8 @@ class NetworkGuide(AutoContinuous):
             is_normal = type(base).__name__ == "Normal"
             like = self.loc.new_zeros(shape)
             locs.append((base.loc.to(like) + like).reshape(-1) if is_normal else like.reshape(-1))
-            scales.append((base.scale.to(like) + like).reshape(-1) if is_normal else (like + 1).reshape(-1))
+            scale = base.scale.to(like) * self.prior_scales.get(name, 1.0) + like if is_normal else like + 1
+            scales.append(scale.reshape(-1))
             normal.append(torch.full((shape.numel(),), is_normal, device=like.device))
         mask = torch.cat(normal)
         log_scale_sum = torch.cat(scales)[mask].double().log().sum().item()
