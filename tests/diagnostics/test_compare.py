@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.synthetic import LayerSpec, synthetic
+from tests.synthetic import LayerSpec, hold, synthetic
 from wiu_pyro import diagnostics, schema
 from wiu_pyro.errors import SchemaError
 from wiu_pyro.export.container import build
@@ -105,3 +105,14 @@ def test_predictions_of_other_inputs_with_the_same_labels_are_refused():
         diagnostics.compare([MEAN_FIELD.idata, build(shifted)])
     without = build({name: data for name, data in groups.items() if name != "constant_data"})
     assert "elpd" in diagnostics.compare([MEAN_FIELD.idata, without])
+
+
+def test_a_layer_at_its_point_estimate_is_compared_with_nothing():
+    last = hold(hold(KFAC.idata, "fc1"), "fc2")
+    out = diagnostics.compare({"all": KFAC.idata, "last": last})
+    columns = ("conditional_contraction", "marginal_contraction", "conditional_sd_to_prior", "kl", "kl_per_weight")
+    for name in columns:
+        row = out[name].sel(posterior="last")
+        assert row.notnull().values.tolist() == [False, False, True], name
+        assert row.sel(layer="out") == out[name].sel(posterior="all", layer="out"), name
+    assert out["factorised"].values.tolist() == [0, 0]

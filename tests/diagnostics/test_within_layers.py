@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.synthetic import CONV_LAYERS, synthetic
+from tests.synthetic import CONV_LAYERS, hold, synthetic
 from wiu_pyro import diagnostics, schema
 from wiu_pyro.errors import DataError, SchemaError
 from wiu_pyro.export.container import build
@@ -141,3 +141,63 @@ def test_every_diagnostic_takes_a_posterior_alone_and_says_whether_it_had_conver
     assert out.attrs["converged"] == "no"
     assert out.sizes["chain"] == 2
     assert "chain" not in getattr(diagnostics, name)(MADE.idata).dims
+
+
+def test_a_layer_at_its_point_estimate_has_no_distribution_and_leaves_those_of_the_others():
+    made = synthetic()
+    out, whole = (
+        diagnostics.weight_distribution(idata, "contraction") for idata in (hold(made.idata, "fc2"), made.idata)
+    )
+    assert float(out["uncertain"].sel(layer="fc2")) == 0
+    for name in ("density", "q05", "q50", "q95", "at_prior", "outside"):
+        assert out[name].sel(layer="fc2").isnull().all(), name
+        assert out[name].sel(layer=["fc1", "out"]).notnull().all(), name
+    np.testing.assert_array_equal(out["q50"].sel(layer="fc1"), whole["q50"].sel(layer="fc1"))
+
+
+@pytest.mark.parametrize("metric", ["sd_to_prior", "conditional_sd_to_prior", "signal_to_noise", "contraction"])
+def test_held_weights_are_not_in_the_distribution_of_the_others(metric):
+    made = synthetic(factorised=False)
+    out = diagnostics.weight_distribution(hold(made.idata, "fc2", every=2), metric)
+    row = out.sel(layer="fc2")
+    assert float(row["uncertain"]) == pytest.approx(0.5)
+    scale = np.log10 if out.attrs["log"] else np.asarray
+    width = scale(out["right"].values) - scale(out["left"].values)
+    assert float((row["density"] * width).sum() + row["outside"]) == pytest.approx(1)
+    assert np.isfinite(row["q95"])
+    if metric == "contraction":
+        assert float(row["q95"]) < 1
+
+
+def test_map_of_held_weights_has_gaps_and_averages_the_others():
+    made = synthetic()
+    idata = hold(made.idata, "fc2", every=2)
+    out = diagnostics.weight_map(idata, "fc2", "sd_to_prior")
+    ratio = (made.truth["fc2"].sd[0] / made.truth["fc2"].prior_sd)[:192].reshape(12, 16)
+    held = (np.arange(192) % 2 == 0).reshape(12, 16)
+    np.testing.assert_array_equal(np.isnan(out["value"]), held)
+    np.testing.assert_allclose(out["value"].values[~held], ratio[~held], rtol=1e-5)
+    blocks = diagnostics.weight_map(idata, "fc2", "sd_to_prior", max_size=6)["value"].values
+    first = ratio[:2, :3][~held[:2, :3]].mean()
+    np.testing.assert_allclose(blocks[0, 0], first, rtol=1e-5)
+    assert np.isfinite(blocks).all()
+    assert np.isnan(out["output_share"])
+    assert np.isfinite(diagnostics.weight_map(idata, "fc2", "mean")["value"]).all()
+
+
+def test_maps_pass_over_a_layer_at_its_point_estimate():
+    idata = hold(synthetic().idata, "fc1")
+    assert diagnostics.weight_map(idata).attrs["layer"] == "fc2"
+    assert diagnostics.weight_map(idata, "fc1", "mean")["value"].notnull().all()
+    with pytest.raises(SchemaError, match="a map of the posterior sd, but layer 'fc1' is held at its point estimate"):
+        diagnostics.weight_map(idata, "fc1", "sd")
+    with pytest.raises(SchemaError, match="A posterior of the first layer is needed, but 'fc1' is held"):
+        diagnostics.input_map(idata)
+
+
+def test_input_map_is_of_the_weights_that_have_a_posterior():
+    made = synthetic()
+    out = diagnostics.input_map(hold(made.idata, "fc1", every=2))["sd_to_prior"].values.reshape(-1)
+    ratio = (made.truth["fc1"].sd[0] / made.truth["fc1"].prior_sd)[:1024].reshape(16, 64)
+    assert np.isnan(out[::2]).all()  # the held weights are all those of every other pixel
+    np.testing.assert_allclose(out[1::2], np.sqrt((ratio**2).mean(0))[1::2], rtol=1e-5)

@@ -103,6 +103,7 @@ def _layers(idata: Any) -> xr.Dataset:
     table = layer_uncertainty(idata)
     table = table.mean("chain") if "chain" in table.dims else table
     factorised = {layer: bool(_factorised(idata, layer)) for layer in table["layer"].values.tolist()}
+    uncertain = table["contraction"].notnull().values
     flags = xr.DataArray(list(factorised.values()), dims="layer", coords={"layer": table["layer"]})
     nothing = xr.full_like(table["kl"], np.nan)
     columns = {name: table[name] for name in ("kl", "kl_per_weight", "kl_total")}
@@ -110,7 +111,8 @@ def _layers(idata: Any) -> xr.Dataset:
         conditional = table[f"conditional_{name}"] if f"conditional_{name}" in table else nothing
         columns[f"conditional_{name}"] = table[name].where(flags, conditional)
         columns[f"marginal_{name}"] = table[name].where(~flags)
-    columns["factorised"] = xr.DataArray(int(all(factorised.values())))
+    known = [flag for flag, own in zip(factorised.values(), uncertain, strict=True) if own]
+    columns["factorised"] = xr.DataArray(int(all(known)))
     return xr.Dataset(columns)
 
 

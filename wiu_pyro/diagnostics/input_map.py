@@ -29,14 +29,15 @@ def input_map(idata: Any, *, image_shape: tuple[int, int, int] | None = None) ->
     -------
     Dataset, dims (channel, height, width) or, with several chains, (chain, channel, height, width)
         ``sd_to_prior``: root mean square over the outputs of sd / prior sd; 1 where data say nothing about a pixel's
-        weights. ``mean_to_prior``: root mean square over the outputs of \|mean - prior mean\| / prior sd.
+        weights, NaN where all of them are held at their point estimate. ``mean_to_prior``: root mean square over the
+        outputs of \|mean - prior mean\| / prior sd.
         ``pixel_sd`` (channel, height, width): sd of the pixel over the images, where the file holds them.
         Attribute ``layer``.
 
     Raises
     ------
     SchemaError
-        If the first layer is not dense, or does not fit the images' size.
+        If the first layer is not dense, is held at its point estimate, or does not fit the images' size.
     """
     name = schema.layer_names(idata)[0]
     data = schema.dataset(idata, schema.moments_group(name))
@@ -46,6 +47,11 @@ def input_map(idata: Any, *, image_shape: tuple[int, int, int] | None = None) ->
             f"A dense first layer, outputs by pixels, is needed, but the weight of '{name}' has shape {shape}. "
             "Kernels of a convolution read every pixel: look at wiu_pyro.diagnostics.weight_map."
         )
+    if not bool((data["sd"] > 0).any()):
+        raise SchemaError(
+            f"A posterior of the first layer is needed, but '{name}' is held at its point estimate. Look at a layer "
+            "with a posterior: wiu_pyro.diagnostics.weight_map."
+        )
     images = _images(idata)
     size = image_shape or (images.shape[1:] if images is not None else None)
     if size is None or int(np.prod(size)) != shape[1]:
@@ -54,7 +60,8 @@ def input_map(idata: Any, *, image_shape: tuple[int, int, int] | None = None) ->
             f"{size or 'unknown: the file holds no images'}. Pass image_shape=(channels, height, width)."
         )
     prior_sd = data["prior_sd"].values.astype(np.float64)
-    ratio = data["sd"].values.astype(np.float64) / prior_sd
+    sd = data["sd"].values.astype(np.float64)
+    ratio = np.where(sd > 0, sd, np.nan) / prior_sd
     shift = (data["mean"].values.astype(np.float64) - data["prior_mean"].values) / prior_sd
     dims = ("chain", "channel", "height", "width")
     out = xr.Dataset({"sd_to_prior": (dims, _rms(ratio, size)), "mean_to_prior": (dims, _rms(shift, size))})
@@ -66,7 +73,9 @@ def input_map(idata: Any, *, image_shape: tuple[int, int, int] | None = None) ->
 
 def _rms(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     # (chain, out, in) -> (chain, channel, height, width)
-    return np.sqrt(np.mean(values**2, axis=1)).reshape(values.shape[0], *size)
+    known = ~np.isnan(values)
+    counts = np.where(known.any(axis=1), known.sum(axis=1), np.nan)
+    return np.sqrt(np.nansum(values**2, axis=1) / counts).reshape(values.shape[0], *size)
 
 
 def _images(idata: Any) -> np.ndarray | None:

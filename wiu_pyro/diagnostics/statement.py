@@ -36,18 +36,24 @@ def layer_statement(table: xr.Dataset) -> str:
         )
     mean = table.mean("chain") if "chain" in table.dims else table
     known = mean.isel(layer=np.flatnonzero(mean["contraction"].notnull().values))
-    sentences = [_contraction_sentence(known), _seeds_sentence(table, known), _kl_sentence(mean), *_caveats(table)]
+    sentences = [
+        _contraction_sentence(known, opening=f"The one layer{' with a posterior' if mean.sizes['layer'] > 1 else ''}"),
+        _seeds_sentence(table, known),
+        _kl_sentence(known),
+        _held_sentence(mean),
+        *_caveats(table),
+    ]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _contraction_sentence(table: xr.Dataset) -> str:
+def _contraction_sentence(table: xr.Dataset, *, opening: str) -> str:
     if table.sizes["layer"] == 0:
         return "No layer of this posterior has weights with an uncertainty."
     order = np.argsort(table["contraction"].values, kind="stable")
     most, least = table.isel(layer=int(order[-1])), table.isel(layer=int(order[0]))
     if table.sizes["layer"] == 1:
         return (
-            f"The one layer, {_name(most)}, has lost {_percent(most)} of its prior variance to the data, "
+            f"{opening}, {_name(most)}, has lost {_percent(most)} of its prior variance to the data, "
             f"averaged over its weights ({_effective(most)})."
         )
     return (
@@ -75,6 +81,20 @@ def _kl_sentence(table: xr.Dataset) -> str:
     text = f"The KL from the prior is largest a weight in {_name(top)}, {float(top['kl_per_weight']):.3g} nats"
     share = float(top["kl_share"])
     return f"{text} ({share:.0%} of the network's)." if np.isfinite(share) else f"{text}."
+
+
+def _held_sentence(table: xr.Dataset) -> str:
+    """Say what is held at its point estimate, of which no uncertainty is known."""
+    if "num_uncertain" not in table:
+        return ""
+    rows = [table.isel(layer=place) for place in range(table.sizes["layer"])]
+    held = [_name(row) for row in rows if not float(row["num_uncertain"])]
+    partly = [
+        f"all but {float(row['num_uncertain']):,.0f} of the {int(row['num_weights']):,} weights of {_name(row)}"
+        for row in rows
+        if 0 < float(row["num_uncertain"]) < int(row["num_weights"])
+    ]
+    return f"Held at the point estimate, so without an uncertainty: {', '.join([*held, *partly])}."
 
 
 def _caveats(table: xr.Dataset) -> list[str]:
@@ -105,7 +125,7 @@ def _percent(row: xr.Dataset) -> str:
 
 def _effective(row: xr.Dataset) -> str:
     """Return the effective parameters in words; of a factorised posterior the sum of contractions, by its name."""
-    num = int(row["num_weights"])
+    num = round(float(row["num_uncertain" if "num_uncertain" in row else "num_weights"]))
     if "effective_parameters" in row and bool(row["effective_parameters"].notnull()):
         return f"{float(row['effective_parameters']):,.0f} effective of {num:,} parameters"
     return f"contractions add up to {float(row['contraction_sum']):,.0f} over {num:,} parameters"

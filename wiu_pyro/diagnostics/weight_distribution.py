@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ def weight_distribution(idata: Any, metric: str = "sd_to_prior", *, bins: int = 
         the outermost edges, which leave out at most 0.1 % of all weights at each end, and those without a value; of
         the signal-to-noise ratio also all below 0.001, whose share is ``below_floor`` (layer).
         ``q05``, ``q50``, ``q95`` (layer). ``at_prior`` (layer): share of weights whose sd is within 1 % of the
-        prior's, which data say nothing about. Attributes: ``metric``, ``label``, ``log`` (1 or 0).
+        prior's, which data say nothing about. ``uncertain`` (layer): share of weights that have a posterior; all other
+        figures are of these alone, NaN where there is none. Attributes: ``metric``, ``label``, ``log`` (1 or 0).
 
     Raises
     ------
@@ -60,11 +62,13 @@ def weight_distribution(idata: Any, metric: str = "sd_to_prior", *, bins: int = 
         raise DataError(f"At least one bin is needed, got bins={bins}. Use 60.")
     names = layers_with_moments(idata)
     log = metric in LOGARITHMIC
-    values, at_prior = {}, []
+    values, at_prior, uncertain = {}, [], []
     for name in names:
         moments = layer_moments(idata, name)
-        values[name] = _values(moments, metric, name)
-        at_prior.append(np.mean(np.abs(moments.sd / moments.prior_sd - 1) <= AT_PRIOR, axis=1))
+        found = _values(moments, metric, name)
+        values[name] = [row[own] for row, own in zip(found, moments.uncertain, strict=True)]
+        at_prior.append(moments.over_uncertain(np.mean, np.abs(moments.sd / moments.prior_sd - 1) <= AT_PRIOR))
+        uncertain.append(moments.uncertain.mean(axis=1))
     edges = _edges(values, bins, log=log)
     density, outside = zip(*[_density(v, edges, log=log) for v in values.values()], strict=True)
     columns: dict[str, Any] = {
@@ -72,18 +76,24 @@ def weight_distribution(idata: Any, metric: str = "sd_to_prior", *, bins: int = 
         "outside": (("layer", "chain"), np.stack(outside)),
     }
     columns["at_prior"] = (("layer", "chain"), np.stack(at_prior))
+    columns["uncertain"] = (("layer", "chain"), np.stack(uncertain))
     if log:
-        columns["below_floor"] = (("layer", "chain"), np.stack([np.mean(v < FLOOR, axis=1) for v in values.values()]))
+        columns["below_floor"] = (("layer", "chain"), _each(lambda row: np.mean(row < FLOOR), values))
     for key, q in {"q05": 0.05, "q50": 0.5, "q95": 0.95}.items():
-        columns[key] = (("layer", "chain"), [np.quantile(v, q, axis=1, method="nearest") for v in values.values()])
+        columns[key] = (("layer", "chain"), _each(lambda row, q=q: np.quantile(row, q, method="nearest"), values))
     columns |= {"left": ("bin", edges[:-1]), "right": ("bin", edges[1:])}
     out = xr.Dataset(columns, coords={"layer": names}).transpose("chain", "layer", "bin")
     out.attrs = carried_attrs(idata) | {"metric": metric, "label": METRICS[metric], "log": int(log)}
     return squeeze_chain(out)
 
 
+def _each(summary: Callable[[np.ndarray], float], values: dict[str, list[np.ndarray]]) -> np.ndarray:
+    """Summarise the rows of each layer, (layer, chain); NaN where a layer has no weight with a posterior."""
+    return np.array([[summary(row) if row.size else np.nan for row in rows] for rows in values.values()])
+
+
 def _values(moments: LayerMoments, metric: str, layer: str) -> np.ndarray:
-    """Return the quantity of each weight, (chain, num_weights)."""
+    """Return the quantity of each weight, (chain, num_weights); it means nothing where the sd is 0."""
     if metric == "signal_to_noise":
         return np.nan_to_num(metrics.signal_to_noise(moments.mean, moments.sd), nan=np.inf, posinf=np.inf)
     if metric == "contraction":
@@ -97,8 +107,8 @@ def _values(moments: LayerMoments, metric: str, layer: str) -> np.ndarray:
     return sd / moments.prior_sd
 
 
-def _edges(values: dict[str, np.ndarray], bins: int, *, log: bool) -> np.ndarray:
-    pooled = np.concatenate([v.ravel() for v in values.values()])
+def _edges(values: dict[str, list[np.ndarray]], bins: int, *, log: bool) -> np.ndarray:
+    pooled = np.concatenate([row for rows in values.values() for row in rows])
     usable = pooled[np.isfinite(pooled) & ((pooled >= FLOOR) | (not log))]
     if usable.size == 0:
         return np.geomspace(FLOOR, 10, bins + 1) if log else np.linspace(0, 1, bins + 1)
@@ -111,12 +121,12 @@ def _edges(values: dict[str, np.ndarray], bins: int, *, log: bool) -> np.ndarray
     return np.linspace(min(low, 0.0), max(high, 1.0), bins + 1)
 
 
-def _density(values: np.ndarray, edges: np.ndarray, *, log: bool) -> tuple[np.ndarray, np.ndarray]:
+def _density(values: list[np.ndarray], edges: np.ndarray, *, log: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return density (chain, bin) and the share beyond the edges (chain)."""
     scale = np.log10 if log else np.asarray
     # the last edge takes in what rounding of float32 moments puts a hair above it
     slack = edges.copy()
     slack[-1] = slack[-1] * (1 + 1e-6)
     counts = np.stack([np.histogram(row, bins=slack)[0] for row in values])
-    share = counts / values.shape[1]
+    share = counts / [[row.size or np.nan] for row in values]
     return share / np.diff(scale(edges)), 1 - share.sum(axis=1)

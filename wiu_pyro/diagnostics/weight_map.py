@@ -32,7 +32,7 @@ def weight_map(
     ----------
     idata : InferenceData or DataTree
     layer : str, optional
-        The first layer with a weight of two or more dims, if not given.
+        The first layer with a weight of two or more dims and a posterior, if not given.
     quantity : str
         ``"mean"``, ``"sd"``, ``"sd_to_prior"``, ``"signal_to_noise"`` or ``"contraction"``.
     max_size : int
@@ -41,10 +41,11 @@ def weight_map(
     Returns
     -------
     Dataset, dims (output, input) or, with several chains, (chain, output, input)
-        ``value``: the quantity, averaged over each block. ``output_share`` and ``input_share`` (no dims): how much of
-        the weights' variation around their mean is between outputs and between inputs, 0 to 1 each, by sums of
-        squares; NaN where all weights are equal. The rest differs from weight to weight. A convolution's input
-        channels and kernel positions lie along ``input`` in the order of the weight. ``output``, ``input``: index of
+        ``value``: the quantity, averaged over each block, but for the mean without weights that are held at their point
+        estimate, NaN where all are. ``output_share`` and ``input_share`` (no dims): how much of the weights' variation
+        around their mean is between outputs and between inputs, 0 to 1 each, by sums of squares; NaN where all weights
+        are equal or some are held. The rest differs from weight to weight. A convolution's input channels and kernel
+        positions lie along ``input`` in the order of the weight. ``output``, ``input``: index of
         each block's first output and input. Attributes: ``layer``, ``quantity``, ``label``, ``shape`` of the weight,
         ``block`` (outputs, inputs).
 
@@ -53,7 +54,7 @@ def weight_map(
     DataError
         If the quantity is unknown or `max_size` below 1.
     SchemaError
-        If there is no such layer, or its weight is no matrix.
+        If there is no such layer, its weight is no matrix, or all of it is held at its point estimate.
     """
     if quantity not in QUANTITIES:
         raise DataError(f"Unknown quantity '{quantity}'. {near_matches(quantity, QUANTITIES)}")
@@ -64,6 +65,11 @@ def weight_map(
     shape = data["mean"].shape[1:]
     if len(shape) < 2:
         raise SchemaError(f"A weight with outputs and inputs is needed, but that of layer '{name}' has shape {shape}.")
+    if quantity != "mean" and not bool((data["sd"] > 0).any()):
+        raise SchemaError(
+            f"Weights with a posterior are needed for a map of the {QUANTITIES[quantity]}, but layer '{name}' is held "
+            "at its point estimate. Choose another layer, or quantity='mean'."
+        )
     values = _quantity(data, quantity)
     flat = values.reshape(values.shape[0], shape[0], -1)  # (chain, out, in * kh * kw)
     block = tuple(int(np.ceil(size / max_size)) for size in flat.shape[1:])
@@ -98,27 +104,33 @@ def _first_matrix(idata: Any) -> str:
     for name in schema.layer_names(idata):
         if schema.moments_group(name) in held:
             data = schema.dataset(idata, schema.moments_group(name))
-            if "mean" in data and data["mean"].ndim >= 3:
+            if "mean" in data and data["mean"].ndim >= 3 and bool((data["sd"] > 0).any()):
                 return name
-    raise SchemaError("A layer with a weight of outputs by inputs is needed, but the file holds none.")
+    raise SchemaError(
+        "A layer with a posterior over a weight of outputs by inputs is needed, but the file holds none. Export a "
+        "posterior of such a layer."
+    )
 
 
 def _quantity(data: xr.Dataset, quantity: str) -> np.ndarray:
+    """Return the quantity of each weight; NaN, but for the mean, where a weight is held at its point estimate."""
     mean, sd = data["mean"].values.astype(np.float64), data["sd"].values.astype(np.float64)
     prior_sd = data["prior_sd"].values.astype(np.float64)
     if quantity == "mean":
         return mean
-    if quantity == "sd":
-        return sd
     if quantity == "sd_to_prior":
-        return sd / prior_sd
-    if quantity == "contraction":
-        return metrics.contraction(sd, prior_sd)
-    return metrics.signal_to_noise(mean, sd)
+        values = sd / prior_sd
+    elif quantity == "contraction":
+        values = metrics.contraction(sd, prior_sd)
+    else:
+        values = sd if quantity == "sd" else metrics.signal_to_noise(mean, sd)
+    return np.where(sd > 0, values, np.nan)
 
 
 def _shares(values: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
     """Return the parts of the variation (chain, out, in) that lie between outputs and between inputs."""
+    if np.isnan(values).any():  # with gaps the parts do not add up
+        return {name: ("chain", np.full(len(values), np.nan)) for name in ("output_share", "input_share")}
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         total = values.var(axis=(1, 2))
         total = np.where(total > 1e-12 * np.square(values).mean(axis=(1, 2)), total, np.nan)  # beyond rounding
@@ -127,8 +139,10 @@ def _shares(values: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
 
 
 def _block_means(values: np.ndarray, starts: list[np.ndarray]) -> np.ndarray:
-    """Return means over blocks of rows and columns, (chain, blocks of rows, blocks of columns)."""
-    sums = np.add.reduceat(np.add.reduceat(values, starts[0], axis=1), starts[1], axis=2)
-    rows = np.diff(np.append(starts[0], values.shape[1]))
-    columns = np.diff(np.append(starts[1], values.shape[2]))
-    return sums / np.outer(rows, columns)
+    """Return means over blocks of rows and columns, (chain, blocks of rows, blocks of columns), NaN left out."""
+    known = ~np.isnan(values)
+    sums, counts = (
+        np.add.reduceat(np.add.reduceat(part, starts[0], axis=1), starts[1], axis=2)
+        for part in (np.where(known, values, 0.0), known.astype(np.int64))
+    )
+    return sums / np.where(counts > 0, counts, np.nan)
