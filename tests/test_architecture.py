@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "wiu_pyro"
 ROOMS = (
     "errors",
+    "progress",
     "schema",
     "metrics",
     "linalg",
@@ -32,7 +33,7 @@ for room in ROOMS[ROOMS.index("guides") :]:
 LEFT_OF["datasets"] = set(LEFT_OF["nn"])
 # What works on a saved file, without the network
 SAVED_FILE_ROOMS = ("diagnostics", "plots", "report")
-WITHOUT_TORCH = {"errors", "schema", "metrics", *SAVED_FILE_ROOMS}
+WITHOUT_TORCH = {"errors", "progress", "schema", "metrics", *SAVED_FILE_ROOMS}
 TORCH_ROOMS = ("linalg", "curvature", "nn", "guides", "infer", "datasets")
 
 

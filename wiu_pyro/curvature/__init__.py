@@ -1,14 +1,16 @@
 """Curvature of a network's loss at given weights, in torch: GGN, Fisher and Hessian; diagonal, Kronecker, full."""
 
-from wiu_pyro.curvature.accumulate import accumulate
+from wiu_pyro.curvature.accumulate import DataStream, accumulate
+from wiu_pyro.curvature.accumulated import Accumulated, Totals
 from wiu_pyro.curvature.capture import CapturedBatch, CurvaturePass, capture_layers, refuse_training_mode
+from wiu_pyro.curvature.checkpoint import Checkpoint, fingerprint
 from wiu_pyro.curvature.config import CurvatureConfig, read_curvature_config
 from wiu_pyro.curvature.diagonal import DiagonalCurvature
 from wiu_pyro.curvature.direct import DirectLayers, direct_layers, layers_to_differentiate
 from wiu_pyro.curvature.ekfac import EigenvalueCorrectedFactors
 from wiu_pyro.curvature.entries import jacobian_of_entries
 from wiu_pyro.curvature.full import FullCurvature, FullLayerCurvature
-from wiu_pyro.curvature.hessian import hessian
+from wiu_pyro.curvature.hessian import HessianSum, hessian
 from wiu_pyro.curvature.kronecker import KroneckerFactors
 from wiu_pyro.curvature.layer_curvature import LayerCurvature
 from wiu_pyro.curvature.likelihood import (
@@ -20,6 +22,7 @@ from wiu_pyro.curvature.likelihood import (
     read,
 )
 from wiu_pyro.curvature.memory import available_bytes, bytes_in_words
+from wiu_pyro.curvature.processes import Processes
 from wiu_pyro.curvature.rules import DirectRule, LayerRule, MatrixRule, rule_for, supported_layers
 
 STRUCTURES: dict[str, type[LayerCurvature]] = {
@@ -30,28 +33,35 @@ STRUCTURES: dict[str, type[LayerCurvature]] = {
 __all__ = [
     "CURVATURE_KINDS",
     "STRUCTURES",
+    "Accumulated",
     "BernoulliOutput",
     "CapturedBatch",
     "CategoricalOutput",
+    "Checkpoint",
     "CurvatureConfig",
     "CurvaturePass",
+    "DataStream",
     "DiagonalCurvature",
     "DirectLayers",
     "DirectRule",
     "EigenvalueCorrectedFactors",
     "FullCurvature",
     "FullLayerCurvature",
+    "HessianSum",
     "KroneckerFactors",
     "LayerCurvature",
     "LayerRule",
     "MatrixRule",
     "NormalOutput",
     "OutputLikelihood",
+    "Processes",
+    "Totals",
     "accumulate",
     "available_bytes",
     "bytes_in_words",
     "capture_layers",
     "direct_layers",
+    "fingerprint",
     "hessian",
     "layers_to_differentiate",
     "jacobian_of_entries",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from wiu_pyro.curvature.backward import Columns, column_parts, gradients
 from wiu_pyro.curvature.likelihood import OutputLikelihood
 from wiu_pyro.errors import CurvatureError, DataError, ModelError
 
@@ -112,18 +114,22 @@ def refuse_training_mode(root: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class CapturedBatch:
-    """What one batch shows of the layers.
+    """What one batch shows of the layers, or some columns of it: all that is summed is a sum over columns too.
 
     Attributes
     ----------
     likelihood : OutputLikelihood
     inputs : dict of str to Tensor, shape (batch, *input_shape)
     grads : dict of str to Tensor, shape (columns, batch, *output_shape)
+        Empty where only the inputs are shown.
+    is_first : bool
+        Whether these data are shown for the first time; False with further columns of the same data.
     """
 
     likelihood: OutputLikelihood
     inputs: dict[str, torch.Tensor]
     grads: dict[str, torch.Tensor]
+    is_first: bool = True
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,10 @@ class CurvaturePass:
     def run(
         self,
         batches: Iterable[tuple[torch.Tensor, ...]],
-        columns: Callable[[OutputLikelihood, tuple[torch.Tensor, ...]], torch.Tensor],
+        columns: Callable[[OutputLikelihood, tuple[torch.Tensor, ...]], Columns],
+        *,
+        numbers: Iterable[int] | None = None,
+        in_parts: bool = False,
     ) -> Iterator[CapturedBatch]:
         """Yield each batch's inputs and gradients.
 
@@ -156,6 +165,10 @@ class CurvaturePass:
         batches : iterable of tuple of Tensor
         columns : callable
             Maps the likelihood and the batch to what is passed backwards, shape (columns, batch, outputs).
+        numbers : iterable of int, optional
+            Of the batches, for messages; asked for one just before its batch. From 0 when None.
+        in_parts : bool
+            Yield a batch several times, each with so many columns as bounded memory takes.
 
         Yields
         ------
@@ -168,26 +181,46 @@ class CurvaturePass:
         DataError
             If an output is not finite.
         """
-        for index, batch in enumerate(batches):
-            with torch.enable_grad(), plain_attention(), capture_layers(self.layers) as record:
-                likelihood = self.forward(batch)
-            self._check(index, likelihood, record)
-            vectors = columns(likelihood, batch)
-            outputs = [record.outputs[name] for name in self.layers]
-            grads: tuple[torch.Tensor | None, ...] = ()
-            if outputs:
-                grads = torch.autograd.grad(
-                    likelihood.output, outputs, vectors, is_grads_batched=True, allow_unused=True
-                )
-            for name, grad in zip(self.layers, grads, strict=True):
+        for index, batch in zip(itertools.count() if numbers is None else numbers, batches, strict=False):
+            likelihood, record = self._look(self.forward, batch, index=index)
+            yield from self._backwards(batch, likelihood, record, columns=columns(likelihood, batch), in_parts=in_parts)
+
+    def _look(
+        self,
+        forward: Callable[[tuple[torch.Tensor, ...]], OutputLikelihood],
+        batch: tuple[torch.Tensor, ...],
+        *,
+        index: int,
+    ) -> tuple[OutputLikelihood, _Record]:
+        with torch.enable_grad(), plain_attention(), capture_layers(self.layers) as record:
+            likelihood = forward(tuple(_plain_strides(part) for part in batch))
+        self._check(index, likelihood, record)
+        return likelihood, record
+
+    def _backwards(
+        self,
+        batch: tuple[torch.Tensor, ...],
+        likelihood: OutputLikelihood,
+        record: _Record,
+        *,
+        columns: Columns,
+        in_parts: bool,
+    ) -> Iterator[CapturedBatch]:
+        outputs = [record.outputs[name] for name in self.layers]
+        is_first = True
+        for part in column_parts(columns, outputs, bounded=in_parts):
+            grads = dict(zip(self.layers, gradients(likelihood.output, outputs, part) if outputs else (), strict=True))
+            for name, grad in grads.items():
                 if grad is None:
                     raise CurvatureError(no_data_message(name))
-            captured = CapturedBatch(likelihood, record.inputs, dict(zip(self.layers, grads, strict=True)))
+            captured = CapturedBatch(likelihood, dict(record.inputs), grads, is_first)  # type: ignore[arg-type]
+            del grads
             if self.direct is None:
                 yield captured
             else:
-                with self.direct.add_to(captured, batch, columns=vectors):
+                with self.direct.add_to(captured, batch, columns=part):
                     yield captured
+            is_first = False
 
     def _check(self, index: int, likelihood: OutputLikelihood, record: _Record) -> None:
         for name in self.layers:
@@ -198,6 +231,11 @@ class CurvaturePass:
                 f"The network's output must be finite, but batch {index} gave NaN or infinity. "
                 "Check the inputs of that batch and the trained weights."
             )
+
+
+def _plain_strides(part: torch.Tensor) -> torch.Tensor:
+    """Return a view with the usual strides: images of one channel may pass for channels-last, where poolings are slow."""
+    return part.view(-1).view(part.shape) if part.is_contiguous() else part
 
 
 def no_data_message(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from typing_extensions import override
 
+from wiu_pyro.curvature.accumulated import Accumulated
 from wiu_pyro.curvature.capture import CapturedBatch
 from wiu_pyro.curvature.entries import jacobian_of_entries
 from wiu_pyro.curvature.layer_curvature import LayerCurvature
@@ -46,11 +47,15 @@ class FullLayerCurvature(LayerCurvature):
         self.matrix = sums["matrix"]
 
     @override
+    def probes(self) -> list[torch.Tensor]:
+        return [self.matrix.diagonal()] if isinstance(self.matrix, torch.Tensor) else []
+
+    @override
     def precision(self, prior_precision: torch.Tensor, *, scale: float) -> DensePrecision:
         return DensePrecision(self.matrix * scale, prior_precision, dtype=prior_precision.dtype)
 
 
-class FullCurvature:
+class FullCurvature(Accumulated):
     """The whole curvature of some layers together, or of chosen weights of them: `matrix` has shape (numel, numel).
 
     Parameters
@@ -68,6 +73,30 @@ class FullCurvature:
             len(self.entries[name]) if name in self.entries else rule.numel for name, rule in rules.items()
         )
         self.matrix: torch.Tensor | float = 0.0
+
+    @override
+    def take(self, name: str, shown: CapturedBatch) -> None:
+        if shown.grads:
+            self.update(shown)
+
+    @override
+    def sums(self) -> dict[str, torch.Tensor]:
+        return {"matrix": self.matrix}  # type: ignore[dict-item]
+
+    @override
+    def load_sums(self, sums: dict[str, torch.Tensor]) -> None:
+        self.matrix = sums["matrix"]
+
+    @override
+    def probes(self) -> list[torch.Tensor]:
+        return [self.matrix.diagonal()] if isinstance(self.matrix, torch.Tensor) else []
+
+    @override
+    def zero_layers(self, name: str) -> list[str]:
+        if self.entries or not isinstance(self.matrix, torch.Tensor):
+            return []  # of chosen weights, those of a layer may well have none
+        parts = self.matrix.diagonal().split([rule.numel for rule in self.rules.values()])
+        return [layer for layer, part in zip(self.rules, parts, strict=True) if not part.any()]
 
     def update(self, captured: CapturedBatch) -> None:
         """Add one batch."""

@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch.nn.utils import parameters_to_vector
+from typing_extensions import override
 
+from wiu_pyro.curvature.accumulated import Accumulated
 from wiu_pyro.errors import CurvatureError
 
-__all__ = ["hessian"]
+__all__ = ["HessianSum", "hessian"]
+
+Batch = tuple[torch.Tensor, ...]
 
 
 def hessian(
@@ -63,3 +67,33 @@ def hessian(
             )
             total[start : start + len(rows)] += torch.cat([part.flatten(1) for part in seconds], 1).double()
     return 0.5 * (total + total.mT)
+
+
+class HessianSum(Accumulated):
+    """The exact Hessian of a summed loss, accumulated batch by batch: `matrix` has shape (numel, numel), float64.
+
+    Parameters
+    ----------
+    negative_log_likelihood : callable
+        Maps a batch to the summed loss of its data.
+    parameters : mapping of str to Tensor
+        Leaves that require gradients, by name.
+    """
+
+    def __init__(
+        self, negative_log_likelihood: Callable[[Batch], torch.Tensor], parameters: Mapping[str, torch.Tensor]
+    ) -> None:
+        self.negative_log_likelihood, self.parameters = negative_log_likelihood, parameters
+        self.matrix: torch.Tensor | float = 0.0
+
+    @override
+    def take(self, name: str, shown: Batch) -> None:
+        self.matrix = self.matrix + hessian(self.negative_log_likelihood, [shown], self.parameters)
+
+    @override
+    def sums(self) -> dict[str, torch.Tensor]:
+        return {"matrix": self.matrix}  # type: ignore[dict-item]
+
+    @override
+    def load_sums(self, sums: dict[str, torch.Tensor]) -> None:
+        self.matrix = sums["matrix"]

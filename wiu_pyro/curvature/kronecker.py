@@ -14,6 +14,8 @@ from typing import ClassVar
 import torch
 from typing_extensions import override
 
+from wiu_pyro.curvature.gram import add_gram
+from wiu_pyro.curvature.input_products import add_input_products
 from wiu_pyro.curvature.layer_curvature import LayerCurvature
 from wiu_pyro.curvature.rules import LayerRule, MatrixRule
 from wiu_pyro.errors import PriorError
@@ -64,15 +66,29 @@ class KroneckerFactors(LayerCurvature):
 
     @override
     def update(self, layer_input: torch.Tensor, grads: torch.Tensor) -> None:
-        inputs = self.rule.inputs(layer_input)  # (batch, groups, positions, in)
+        self.add_inputs(layer_input)
+        KroneckerFactors.add_columns(self, layer_input, grads)
+
+    @override
+    def add_inputs(self, layer_input: torch.Tensor) -> None:
+        if self.weight_sharing == "reduce":
+            means = self.rule.inputs(layer_input).mean(2)  # (batch, groups, in)
+            self.input_sum, uses = add_gram(self.input_sum, means.transpose(0, 1)), len(means)
+        else:
+            self.input_sum, uses = add_input_products(self.input_sum, self.rule, layer_input)
+        self.uses = self.uses + uses
+
+    @override
+    def add_columns(self, layer_input: torch.Tensor, grads: torch.Tensor) -> None:
         outputs = self.rule.output_grads(grads)  # (columns, batch, groups, positions, out)
         if self.weight_sharing == "reduce":
-            inputs, outputs = inputs.mean(2, keepdim=True), outputs.sum(3, keepdim=True)
-        inputs = inputs.transpose(0, 1).flatten(1, 2)  # (groups, uses, in)
-        outputs = outputs.permute(2, 0, 1, 3, 4).flatten(1, 3)  # (groups, columns * uses, out)
-        self.input_sum = self.input_sum + inputs.mT @ inputs
-        self.grad_factor = self.grad_factor + outputs.mT @ outputs
-        self.uses = self.uses + inputs.shape[1]
+            outputs = outputs.sum(3, keepdim=True)
+        positions, out = outputs.shape[3:]
+        if positions >= out > 1:  # a small product for each datum is less than another order of what it is made of
+            each = outputs.flatten(0, 1)  # (columns * batch, groups, positions, out)
+            self.grad_factor = self.grad_factor + (each.mT @ each).sum(0)
+        else:
+            self.grad_factor = add_gram(self.grad_factor, outputs.permute(2, 0, 1, 3, 4).flatten(1, 3))
 
     @property
     def input_factor(self) -> torch.Tensor:

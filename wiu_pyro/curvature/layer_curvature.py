@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import torch
+from typing_extensions import override
 
+from wiu_pyro.curvature.accumulated import Accumulated
 from wiu_pyro.curvature.rules import LayerRule
 from wiu_pyro.linalg import Precision
 
 __all__ = ["LayerCurvature"]
 
 
-class LayerCurvature(ABC):
+class LayerCurvature(Accumulated):
     """One layer's curvature in one structure, summed over the data seen.
 
     All that is accumulated is a sum over data, so that sums of several processes add up and a stopped pass can go on.
@@ -27,12 +29,9 @@ class LayerCurvature(ABC):
     ----------
     structure : str
         ``"kfac"``, ``"ekfac"``, ``"diagonal"`` or ``"full"``.
-    num_passes : int
-        Passes over the data it takes.
     """
 
     structure: ClassVar[str]
-    num_passes: ClassVar[int] = 1
 
     def __init__(self, rule: LayerRule) -> None:
         self.rule = rule
@@ -57,23 +56,22 @@ class LayerCurvature(ABC):
         grads : Tensor, shape (columns, batch, *output_shape)
         """
 
-    def end_pass(self, number: int) -> None:  # noqa: B027 (most structures take one pass)
-        """Do what is to be done between passes; called after each but the last, with its number from 0."""
+    def add_inputs(self, layer_input: torch.Tensor) -> None:  # noqa: B027 (most need gradients beside them)
+        """Add what of a batch depends on the inputs alone; `update` does it too."""
 
-    @abstractmethod
-    def sums(self) -> dict[str, torch.Tensor]:
-        """Return what the pass under way has accumulated, by name; each is a sum over data."""
+    def add_columns(self, layer_input: torch.Tensor, grads: torch.Tensor) -> None:
+        """Add further columns of data whose inputs have been added."""
+        self.update(layer_input, grads)
 
-    @abstractmethod
-    def load_sums(self, sums: dict[str, torch.Tensor]) -> None:
-        """Take over sums that another object of this structure and layer returned."""
-
-    def kept(self) -> dict[str, torch.Tensor]:
-        """Return what ended passes left behind, by name: no sums, the same in every process after `end_pass`."""
-        return {}
-
-    def load_kept(self, kept: dict[str, torch.Tensor]) -> None:  # noqa: B027 (most keep nothing)
-        """Take over what another object of this structure and layer kept of its ended passes."""
+    @override
+    def take(self, name: str, shown: Any) -> None:
+        if not shown.grads:
+            if name in shown.inputs:
+                self.add_inputs(shown.inputs[name])
+        elif shown.is_first:
+            self.update(shown.inputs[name], shown.grads[name])
+        else:
+            self.add_columns(shown.inputs[name], shown.grads[name])
 
     def check_prior(self, layer: str, prior_precision: torch.Tensor) -> None:  # noqa: B027 (most take any)
         """Raise PriorError where the prior, of shape (numel,) in the rule's order, cannot enter this structure."""

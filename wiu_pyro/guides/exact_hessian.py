@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from wiu_pyro.curvature import hessian
+from wiu_pyro.curvature import HessianSum
 from wiu_pyro.errors import CurvatureError
+from wiu_pyro.guides.block_normal import CurvatureRecord
+from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.linalg import DensePrecision
-from wiu_pyro.nn import Batches, run_at
+from wiu_pyro.nn import run_at
 
 if TYPE_CHECKING:
     from wiu_pyro.guides.laplace import LaplaceGuide
 
 __all__ = ["curvature_precision", "hessian_of_sites"]
 
+Batch = tuple[torch.Tensor, ...]
 
-def hessian_of_sites(guide: LaplaceGuide, sites: Sequence[str], batches: Batches) -> tuple[torch.Tensor, int]:
+
+def hessian_of_sites(guide: LaplaceGuide, sites: Sequence[str], data: DataPass) -> tuple[torch.Tensor, CurvatureRecord]:
     """Return the Hessian of −log likelihood, summed over the data, at the guide's point estimate.
 
     Parameters
@@ -26,31 +30,32 @@ def hessian_of_sites(guide: LaplaceGuide, sites: Sequence[str], batches: Batches
     guide : LaplaceGuide
     sites : sequence of str
         With respect to these, in this order; all other sites are fixed.
-    batches : Batches
+    data : DataPass
 
     Returns
     -------
     matrix : Tensor, shape (numel, numel)
         Float64.
-    seen : int
-        Data gone through.
+    record : CurvatureRecord
     """
     point = guide.point_estimate()
     weights = {name: point[name].clone().requires_grad_() for name in sites}
-    seen = 0
+    totals = data.totals()
 
-    def loss(batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        nonlocal seen
-        seen += len(batch[0])
+    def loss(batch: Batch) -> torch.Tensor:
         trace, _ = run_at(guide.model, {**point, **weights}, batch)
         node = trace.nodes[guide.structure.observed]
-        return -node["fn"].log_prob(node["value"]).sum()
+        log_likelihood = node["fn"].log_prob(node["value"]).sum()
+        totals.add(len(batch[0]), log_likelihood if len(batch) > 1 else None)
+        return -log_likelihood
 
-    return hessian(loss, batches, weights), seen
+    total = HessianSum(loss, weights)
+    data.go_over({", ".join(sites): total}, lambda batches, numbers: batches, totals)
+    return total.matrix, guide._record(totals, data)
 
 
 def curvature_precision(
-    guide: LaplaceGuide, matrix: torch.Tensor, prior_precision: torch.Tensor, *, batches: Batches, name: str = ""
+    guide: LaplaceGuide, matrix: torch.Tensor, prior_precision: torch.Tensor, *, data: DataPass, name: str = ""
 ) -> DensePrecision:
     """Return curvature plus prior as a precision.
 
@@ -59,7 +64,7 @@ def curvature_precision(
     guide : LaplaceGuide
     matrix : Tensor, shape (numel, numel)
     prior_precision : Tensor, shape (numel,)
-    batches : Batches
+    data : DataPass
     name : str
         The layer, for messages; all of them when empty.
 
@@ -76,14 +81,14 @@ def curvature_precision(
         return DensePrecision(matrix, prior_precision, dtype=guide.loc.dtype)
     except CurvatureError as error:
         layer = f"Layer '{name}': " if name else ""
-        norm = _gradient_norm(guide, batches)
+        norm = _gradient_norm(guide, data)
         raise CurvatureError(f"{layer}{error} (The gradient's norm is {norm:.2g}.)") from None
 
 
-def _gradient_norm(guide: LaplaceGuide, batches: Batches) -> float:
+def _gradient_norm(guide: LaplaceGuide, data: DataPass) -> float:
     total = torch.zeros_like(guide.loc)
     count = 0
-    for batch in batches:
+    for batch in data:
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(guide.negative_elbo(*batch), [guide.loc])
         total, count = total + gradient * len(batch[0]), count + len(batch[0])

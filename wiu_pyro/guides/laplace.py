@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +20,13 @@ from torch import nn
 
 from wiu_pyro.curvature import (
     CURVATURE_KINDS,
+    Accumulated,
     CapturedBatch,
     CurvaturePass,
     DirectRule,
     LayerRule,
     OutputLikelihood,
+    Totals,
     available_bytes,
     direct_layers,
     layers_to_differentiate,
@@ -31,12 +35,15 @@ from wiu_pyro.curvature import (
     refuse_training_mode,
     rule_for,
 )
-from wiu_pyro.errors import PriorError
+from wiu_pyro.errors import CurvatureError, PriorError
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.data_pass import DataPass, peak_memory_bytes
 from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
-from wiu_pyro.nn import Batches, as_batches, base_distribution, complete_num_data, run_at, weight_module
+from wiu_pyro.nn import as_batches, base_distribution, complete_num_data, run_at, weight_module
 
 __all__ = ["LaplaceGuide"]
+
+Batch = tuple[torch.Tensor, ...]
 
 
 class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
@@ -97,15 +104,32 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         prior = self.flat_prior()
         return self.temperature * (prior.log_scale_sum + prior.num_normal * HALF_LOG_TWO_PI)
 
-    def laplace_approximation(self, data: Any, *labels: torch.Tensor) -> AutoBlockNormal:
+    def laplace_approximation(
+        self,
+        data: Any,
+        *labels: torch.Tensor,
+        checkpoint: str | Path | None = None,
+        checkpoint_seconds: float = 60.0,
+        progress: bool = False,
+    ) -> AutoBlockNormal:
         """Return the Gaussian guide around the present point estimate.
+
+        Where torch.distributed is initialised (torchrun), each process takes its share of the batches and all return
+        the same posterior: each must be given all the data.
 
         Parameters
         ----------
         data : DataLoader, Dataset, tuple of tensors, or a tensor of inputs
-            The training data, gone through once.
+            The training data, gone through once; twice for eigenvalue-corrected factors.
         *labels : Tensor
             Labels, when `data` is a tensor of inputs.
+        checkpoint : str or Path, optional
+            A file that holds the sums of the pass under way: a call with the same weights, settings and data goes on
+            from there. Removed when the posterior is made.
+        checkpoint_seconds : float
+            Least time between two writings; what a killed pass loses.
+        progress : bool
+            Show a progress bar on stderr.
 
         Returns
         -------
@@ -115,7 +139,8 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         Raises
         ------
         CurvatureError
-            If the network is in training mode, no data came through a layer, or the curvature cannot be used.
+            If the network is in training mode; if no data came through a layer, or its curvature is zero or not finite;
+            if the checkpoint belongs to another pass, or another process failed.
         PriorError
             If a weight's prior is not Normal, or one this structure cannot take.
         ModelError
@@ -133,11 +158,15 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         if self.config.curvature != "hessian":
             self._look_at_layers(batch)
         posterior = AutoBlockNormal(self, point_sites=self._point_sites(), batch=batch)
-        posterior.blocks, posterior.curvature = self._blocks(posterior, batches)
+        passes = DataPass(
+            batches, self, checkpoint=checkpoint, checkpoint_seconds=checkpoint_seconds, progress=progress
+        )
+        posterior.blocks, posterior.curvature = self._blocks(posterior, passes)
+        passes.end()
         return posterior
 
     @abstractmethod
-    def _blocks(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[tuple[Block, ...], CurvatureRecord]:
+    def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
         """Go through the data and return the blocks of the posterior."""
 
     def _require_fixed_priors(self) -> None:
@@ -180,30 +209,50 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
             if layer.name in covered
         }
 
-    def _captured(self, batches: Batches, counter: list[int], rules: dict[str, LayerRule]) -> Iterator[CapturedBatch]:
-        """Yield what each batch shows of the layers; `counter[0]` grows by the data seen."""
+    def _go_over(
+        self, parts: Mapping[str, Accumulated], rules: dict[str, LayerRule], data: DataPass
+    ) -> CurvatureRecord:
+        """Fill the parts by what the data show of the layers that have a rule, and say how."""
+        totals = data.totals()
+        data.go_over(parts, partial(self._captured, rules=rules, totals=totals), totals)
+        self._name_zeros([layer for name, part in parts.items() for layer in part.zero_layers(name)], len(rules))
+        return self._record(totals, data)
+
+    def _captured(
+        self, batches: Iterable[Batch], numbers: Iterable[int], *, rules: dict[str, LayerRule], totals: Totals
+    ) -> Iterator[CapturedBatch]:
+        """Yield what each batch shows of the layers; `totals` grow by the data seen."""
         # no gradient, and no graph, below the lowest layer looked at
         wanted = {site for layer in self.structure.layers if layer.name in rules for site in layer.sites.values()}
         point = self.point_estimate().items()
         weights = {name: value.clone().requires_grad_(name in wanted) for name, value in point}
+        here = [0]
 
-        def forward(batch: tuple[torch.Tensor, ...]) -> OutputLikelihood:
-            counter[0] += len(batch[0])
-            return self._likelihood(batch, weights)
+        def noted() -> Iterator[int]:
+            for here[0] in numbers:
+                yield here[0]
+
+        def forward(batch: Batch) -> OutputLikelihood:
+            trace, _ = run_at(self.model, weights, batch, hold_parameters=True)
+            node = trace.nodes[self.structure.observed]
+            labelled = len(batch) > 1
+            totals.add(len(batch[0]), node["fn"].log_prob(node["value"]).double().sum() if labelled else None)
+            return read(node["fn"])
 
         def columns(likelihood: OutputLikelihood, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
             return likelihood.columns(
                 self.config.curvature,
                 labels=batch[1] if len(batch) > 1 else None,
                 num_samples=self.config.num_fisher_samples,
+                generator=totals.generator(here[0], likelihood.output.device),
             )
 
         modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
         direct = direct_layers(self._likelihood, weights, rules=rules, sites=self.structure.layer_sites)
-        yield from CurvaturePass(forward, modules, direct).run(batches, columns)
+        yield from CurvaturePass(forward, modules, direct).run(batches, columns, numbers=noted())
 
     def _likelihood(self, batch: tuple[torch.Tensor, ...], weights: Mapping[str, torch.Tensor]) -> OutputLikelihood:
-        trace, _ = run_at(self.model, weights, batch)
+        trace, _ = run_at(self.model, weights, batch, hold_parameters=True)
         return read(trace.nodes[self.structure.observed]["fn"])
 
     def _look_at_layers(self, batch: tuple[torch.Tensor, ...]) -> None:
@@ -216,7 +265,25 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     def refuse_cost(self, num_weights: int) -> None:
         """Raise CostError where the posterior of so many weights would not fit; `fit` asks before it trains."""
 
-    def _record(self, num_seen: int) -> CurvatureRecord:
+    def _name_zeros(self, layers: list[str], num_layers: int) -> None:
+        """Say which layers have no curvature, as an error or a warning."""
+        if not layers:
+            return
+        named = ", ".join(f"'{name}'" for name in layers)
+        cause = (
+            "no gradient comes back at all, as from saturated outputs or through weights that are all zero. Look at "
+            "the network's outputs"
+            if len(layers) == num_layers
+            else "all its gradients or inputs are zero, as before ReLUs that never open. Look at its activations"
+        )
+        remedy = f'keep it at its point estimate (AutoLaplace, structure={{"{layers[0]}": "point", "*": "kfac"}})'
+        message = f"Each layer needs a curvature, but that of {named} is zero: {cause}, {remedy}"
+        if self.config.zero_curvature == "error":
+            raise CurvatureError(f'{message}, or take its prior for its posterior: zero_curvature="prior".')
+        warnings.warn(f"{message}. Its posterior here is its prior.", stacklevel=2)
+
+    def _record(self, totals: Totals, data: DataPass) -> CurvatureRecord:
+        num_seen = totals.num_seen
         if num_seen > self.structure.num_data + 0.5:
             warnings.warn(
                 f"The curvature went over {num_seen} data, but the model's plate stands for "
@@ -225,7 +292,17 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
                 stacklevel=2,
             )
         scale = self.structure.num_data / num_seen / self.temperature
-        return CurvatureRecord(self.config.curvature, self.structure.num_data, num_seen, scale)
+        seen = totals.log_likelihood
+        return CurvatureRecord(
+            self.config.curvature,
+            self.structure.num_data,
+            num_seen,
+            scale,
+            log_likelihood=None if seen is None else seen * self.structure.num_data / num_seen,
+            num_processes=data.processes.count,
+            seconds=data.seconds,
+            peak_memory_bytes=peak_memory_bytes(self.loc.device),
+        )
 
 
 def _device(root: nn.Module | None) -> torch.device | None:

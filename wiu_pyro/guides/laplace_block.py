@@ -10,9 +10,9 @@ from typing_extensions import override
 
 from wiu_pyro.curvature import CURVATURE_KINDS
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.exact_hessian import curvature_precision, hessian_of_sites
 from wiu_pyro.guides.laplace_layers import AutoLaplace
-from wiu_pyro.nn import Batches
 
 __all__ = ["AutoBlockDiagonalLaplace"]
 
@@ -42,20 +42,19 @@ class AutoBlockDiagonalLaplace(AutoLaplace):
         super().__init__(model, structure="full", **options)
 
     @override
-    def _blocks(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[tuple[Block, ...], CurvatureRecord]:
+    def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
         if self.curvature_kind != "hessian":
-            return super()._blocks(posterior, batches)
+            return super()._blocks(posterior, data)
         places = {name: place for name, place, _ in posterior.sites()}
         prior_precision = posterior.flat_prior().scale.double().square().reciprocal()
         blocks = []
         for layer in self.structure.layers:
             sites = list(layer.sites.values())
-            matrix, seen = hessian_of_sites(self, sites, batches)
-            record = self._record(seen)
+            matrix, record = hessian_of_sites(self, sites, data)
             parts = [torch.arange(places[site].start, places[site].stop) for site in sites]
             index = torch.cat(parts).to(posterior.loc.device)
             precision = curvature_precision(
-                self, matrix * record.scale, prior_precision[index], batches=batches, name=layer.name
+                self, matrix * record.scale, prior_precision[index], data=data, name=layer.name
             )
             blocks.append(Block((layer.name,), "full", precision, index))
         return tuple(blocks), record

@@ -11,10 +11,10 @@ from typing_extensions import override
 from wiu_pyro.curvature import CURVATURE_KINDS, FullCurvature, bytes_in_words
 from wiu_pyro.errors import CostError
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.exact_hessian import curvature_precision, hessian_of_sites
 from wiu_pyro.guides.laplace import LaplaceGuide, layer_index
 from wiu_pyro.guides.laplace_layers import matching_layers
-from wiu_pyro.nn import Batches
 
 __all__ = ["AutoFullLaplace"]
 
@@ -48,23 +48,21 @@ class AutoFullLaplace(LaplaceGuide):
     def _covered_layers(self) -> tuple[str, ...]:
         return matching_layers(self.asked_layers, self.structure)
 
-    def _blocks(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[tuple[Block, ...], CurvatureRecord]:
+    def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
         self.refuse_cost(posterior.latent_dim)
         prior_precision = posterior.flat_prior().scale.double().square().reciprocal()
         names = self._covered_layers()
         if self.curvature_kind == "hessian":
-            matrix, seen = hessian_of_sites(self, [name for name, *_ in posterior.sites()], batches)
+            matrix, record = hessian_of_sites(self, [name for name, *_ in posterior.sites()], data)
             rules, index = {}, torch.arange(posterior.latent_dim, device=posterior.loc.device)
         else:
             rules = self._rules()
-            full, counter = FullCurvature(rules), [0]
-            for captured in self._captured(batches, counter, rules):
-                full.update(captured)
-            matrix, seen = full.matrix, counter[0]
+            full = FullCurvature(rules)
+            record = self._go_over({"all layers": full}, rules, data)
+            matrix = full.matrix
             sites = {layer.name: layer.sites for layer in self.structure.layers}
             index = torch.cat([layer_index(posterior, rule, sites[name]) for name, rule in rules.items()])
-        record = self._record(seen)
-        precision = curvature_precision(self, matrix * record.scale, prior_precision[index], batches=batches)
+        precision = curvature_precision(self, matrix * record.scale, prior_precision[index], data=data)
         return (Block(names, "full", precision, index, rules),), record
 
     @override

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from wiu_pyro.curvature import STRUCTURES, LayerCurvature, accumulate
+from wiu_pyro.curvature import STRUCTURES, KroneckerFactors, LayerCurvature, LayerRule
 from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.laplace import LaplaceGuide, layer_index
-from wiu_pyro.nn import Batches, ModelStructure
+from wiu_pyro.nn import ModelStructure
 
 __all__ = ["POINT", "AutoLaplace", "choose_structures", "matching_layers"]
 
@@ -125,35 +127,44 @@ class AutoLaplace(LaplaceGuide):
 
     def _curvatures(self) -> dict[str, LayerCurvature]:
         """Return an empty curvature for each layer with a posterior."""
-        chosen, rules = self.chosen_structures(), self._rules()
-        kinds = {name: STRUCTURES[chosen[name]] for name in rules}
-        return {
-            name: (kinds[name] if kinds[name].covers(rule) else STRUCTURES[FALLBACK])(rule)
-            for name, rule in rules.items()
-        }
+        chosen = self.chosen_structures()
+        return {name: self._curvature(rule, chosen[name]) for name, rule in self._rules().items()}
 
-    def _blocks(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[tuple[Block, ...], CurvatureRecord]:
+    def _curvature(self, rule: LayerRule, asked: str) -> LayerCurvature:
+        kind = STRUCTURES[asked] if STRUCTURES[asked].covers(rule) else STRUCTURES[FALLBACK]
+        if issubclass(kind, KroneckerFactors):
+            return kind(rule, weight_sharing=self.config.weight_sharing)
+        return kind(rule)
+
+    def _name_uncovered(self, curvatures: Mapping[str, LayerCurvature]) -> None:
+        """Warn of layers that the structure asked for does not cover."""
+        chosen = self.chosen_structures()
+        types = {layer.name: layer.module_type for layer in self.structure.layers}
+        found: dict[str, dict[str, list[str]]] = {}
+        for name, curvature in curvatures.items():
+            if not STRUCTURES[chosen[name]].covers(curvature.rule):
+                found.setdefault(chosen[name], {}).setdefault(types[name], []).append(name)
+        for asked, by_type in found.items():
+            named = "; ".join(f"{kind} {', '.join(names)}" for kind, names in by_type.items())
+            warnings.warn(
+                f"{asked} covers Linear and convolutions that are called on data along the first dim. These layers get "
+                f"their exact diagonal: {named}. To have no such warning, ask for it: "
+                f'AutoLaplace(model, structure={{"NAME": "{FALLBACK}", "*": "{asked}"}}).',
+                stacklevel=2,
+            )
+
+    def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
         curvatures = self._curvatures()
         layers = {layer.name: layer for layer in self.structure.layers}
         index = {name: layer_index(posterior, one.rule, layers[name].sites) for name, one in curvatures.items()}
         prior_precision = posterior.flat_prior().scale.square().reciprocal()
         for name, curvature in curvatures.items():
             curvature.check_prior(name, prior_precision[index[name]])
-        seen = self._accumulate(curvatures, batches)
-        record = self._record(seen)
+        self._name_uncovered(curvatures)
+        rules = {name: curvature.rule for name, curvature in curvatures.items()}
+        record = self._go_over(curvatures, rules, data)
         blocks = []
         for name, curvature in curvatures.items():
             precision = curvature.precision(prior_precision[index[name]], scale=record.scale)
             blocks.append(Block((name,), curvature.structure, precision, index[name], {name: curvature.rule}))
         return tuple(blocks), record
-
-    def _accumulate(self, curvatures: dict[str, LayerCurvature], batches: Batches) -> int:
-        rules = {name: curvature.rule for name, curvature in curvatures.items()}
-        seen: list[int] = [0]
-
-        def one_pass() -> Any:
-            seen[0] = 0
-            return self._captured(batches, seen, rules)
-
-        accumulate(one_pass, curvatures)
-        return seen[0]

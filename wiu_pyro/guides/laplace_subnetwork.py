@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from wiu_pyro.curvature import DiagonalCurvature, FullCurvature, LayerRule, accumulate, bytes_in_words
+from wiu_pyro.curvature import DiagonalCurvature, FullCurvature, LayerRule, bytes_in_words
 from wiu_pyro.errors import CostError, GuideError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.laplace import LaplaceGuide, layer_index
 from wiu_pyro.linalg import DensePrecision, DiagonalPrecision
-from wiu_pyro.nn import Batches
 
 __all__ = ["AutoSubnetworkLaplace"]
 
@@ -127,13 +127,13 @@ class AutoSubnetworkLaplace(LaplaceGuide):
                 "raise max_bytes."
             )
 
-    def _blocks(self, posterior: AutoBlockNormal, batches: Batches) -> tuple[tuple[Block, ...], CurvatureRecord]:
+    def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
         self.refuse_cost(posterior.latent_dim)
         rules, index = self._rules(), self._index(posterior)
         prior = posterior.flat_prior().scale.square().reciprocal()
         diagonals: dict[str, DiagonalCurvature] = {}
         if self.select == "largest-variance":
-            diagonals, record = self._diagonals(rules, batches)
+            diagonals, record = self._diagonals(rules, data)
             variance = torch.zeros_like(posterior.loc)
             for name, one in diagonals.items():
                 variance[index[name]] = (one.diagonal * record.scale + prior[index[name]]).reciprocal()
@@ -146,9 +146,9 @@ class AutoSubnetworkLaplace(LaplaceGuide):
         entries = {name: found for name, found in entries.items() if len(found)}
         rules = {name: rules[name] for name in entries}
         if self.asked_structure == "full":
-            return self._full(posterior, batches, rules=rules, entries=entries)
+            return self._full(posterior, data, rules=rules, entries=entries)
         if not diagonals:
-            diagonals, record = self._diagonals(rules, batches)
+            diagonals, record = self._diagonals(rules, data)
         blocks = []
         for name, found in entries.items():
             places = index[name][found]
@@ -159,16 +159,14 @@ class AutoSubnetworkLaplace(LaplaceGuide):
     def _full(
         self,
         posterior: AutoBlockNormal,
-        batches: Batches,
+        data: DataPass,
         *,
         rules: dict[str, LayerRule],
         entries: dict[str, torch.Tensor],
     ) -> tuple[tuple[Block, ...], CurvatureRecord]:
         """Return one block over the chosen entries of all layers together."""
-        full, counter = FullCurvature(rules, entries), [0]
-        for captured in self._captured(batches, counter, rules):
-            full.update(captured)
-        record, index = self._record(counter[0]), self._index(posterior)
+        full, index = FullCurvature(rules, entries), self._index(posterior)
+        record = self._go_over({"chosen weights": full}, rules, data)
         places = torch.cat([index[name][found] for name, found in entries.items()])
         prior = posterior.flat_prior().scale[places].double().square().reciprocal()
         precision = DensePrecision(full.matrix * record.scale, prior, dtype=posterior.loc.dtype)
@@ -177,13 +175,11 @@ class AutoSubnetworkLaplace(LaplaceGuide):
         return (Block(tuple(rules), "full", precision, places, rules, joined),), record
 
     def _diagonals(
-        self, rules: dict[str, LayerRule], batches: Batches
+        self, rules: dict[str, LayerRule], data: DataPass
     ) -> tuple[dict[str, DiagonalCurvature], CurvatureRecord]:
         """Go through the data for the exact diagonal of the curvature of each layer."""
         diagonals = {name: DiagonalCurvature(rule) for name, rule in rules.items()}
-        counter = [0]
-        accumulate(lambda: self._captured(batches, counter, rules), diagonals)
-        return diagonals, self._record(counter[0])
+        return diagonals, self._go_over(diagonals, rules, data)
 
     def _index(self, posterior: AutoBlockNormal) -> dict[str, torch.Tensor]:
         sites = {layer.name: layer.sites for layer in self.structure.layers}

@@ -20,8 +20,8 @@ from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.infer.checks import check_batch
 from wiu_pyro.infer.config import FitConfig
-from wiu_pyro.infer.progress import ProgressBar
 from wiu_pyro.nn import Batches, ModelStructure, as_batches, put_unsampled, run_at, unsampled
+from wiu_pyro.progress import ProgressBar
 
 __all__ = ["Run"]
 

@@ -3,13 +3,14 @@
 from wiu_pyro.nn.batches import Batches, as_batches
 from wiu_pyro.nn.describe import base_distribution, describe_prior
 from wiu_pyro.nn.network import BayesianNetwork, complete_num_data
+from wiu_pyro.nn.numbered import count_batches, numbered_batches
 from wiu_pyro.nn.priors import FanInNormal, Laplace, Normal, Prior, ScaleMixtureNormal
+from wiu_pyro.nn.running import run_at
 from wiu_pyro.nn.structure import (
     Layer,
     ModelStructure,
     evaluation_mode,
     inspect_model,
-    run_at,
     weight_module,
 )
 from wiu_pyro.nn.unsampled import holding, put_unsampled, unsampled
@@ -27,10 +28,12 @@ __all__ = [
     "as_batches",
     "base_distribution",
     "complete_num_data",
+    "count_batches",
     "describe_prior",
     "evaluation_mode",
     "holding",
     "inspect_model",
+    "numbered_batches",
     "put_unsampled",
     "run_at",
     "unsampled",

@@ -15,13 +15,13 @@ class ProgressBar:
 
     Parameters
     ----------
-    total : int
-        Number of steps.
+    total : int or None
+        Number of steps; None where it is not known.
     label : str
     shown : bool
     """
 
-    def __init__(self, total: int, label: str, shown: bool) -> None:
+    def __init__(self, total: int | None, label: str, shown: bool) -> None:
         self._figures: dict[str, float] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
