@@ -2,9 +2,11 @@
 
 Every name in `__all__` is a function ``(idata, ...) -> xarray.Dataset`` that works on what `wiu_pyro.load` returns, on
 both ArviZ lines (`compare` takes several posteriors). `layer_statement` and `to_dataframe` turn the layer table into a
-sentence and a pandas table.
+sentence and a pandas table; `between_statement` says what `between_layers` found.
 """
 
+from wiu_pyro.diagnostics.between_layers import between_layers
+from wiu_pyro.diagnostics.between_statement import between_statement as between_statement
 from wiu_pyro.diagnostics.compare import compare
 from wiu_pyro.diagnostics.input_map import input_map
 from wiu_pyro.diagnostics.layer_uncertainty import layer_uncertainty
@@ -17,6 +19,7 @@ from wiu_pyro.diagnostics.weight_distribution import weight_distribution
 from wiu_pyro.diagnostics.weight_map import weight_map
 
 __all__ = [
+    "between_layers",
     "compare",
     "input_map",
     "layer_uncertainty",

@@ -4,7 +4,7 @@ References
 ----------
 Owen (2007), The pigeonhole bootstrap, Annals of Applied Statistics 1: rows and columns are resampled independently, and
 an entry counts the product of both.
-McCullagh (2000), Resampling and exchangeable arrays: no bootstrap is exact for such a table; this one is mildly too wide.
+McCullagh (2000), Resampling and exchangeable arrays: no bootstrap is exact for such a table; this one is too wide.
 Fisher (1925), Statistical Methods for Research Workers, chapter 7 (sums of squares of a balanced table).
 """
 

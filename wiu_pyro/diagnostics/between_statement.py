@@ -1,0 +1,169 @@
+"""Whether the layers differ, in words: which pairs, by how much, with the interval, and what it rests on."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from wiu_pyro.diagnostics.provenance import convergence_note
+from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS
+from wiu_pyro.errors import DataError, SchemaError, near_matches
+
+__all__ = ["between_statement"]
+
+
+def between_statement(table: xr.Dataset, metric: str = "contraction") -> str:
+    """Return whether the layers differ in one metric, in words, with the figures, their intervals and caveats.
+
+    Parameters
+    ----------
+    table : Dataset
+        What `between_layers` returned.
+    metric : str
+        One of its metrics.
+
+    Returns
+    -------
+    str
+        Two to six sentences.
+
+    Raises
+    ------
+    DataError
+        If the metric is unknown.
+    SchemaError
+        If the table is another one.
+    """
+    if "difference" not in table or "pair" not in table.dims:
+        raise SchemaError(
+            f"A table with 'difference' over 'pair' is needed, but this has {', '.join(map(str, table.data_vars))}. "
+            "Pass what wiu_pyro.diagnostics.between_layers returned."
+        )
+    known = table["metric"].values.tolist()
+    if metric not in known:
+        raise DataError(f"Unknown metric '{metric}'. {near_matches(metric, known)}")
+    row = table.sel(metric=metric)
+    over_seeds = table.attrs["interval"] == "seeds"
+    sentences = [_over_seeds(row, metric) if over_seeds else _within_network(row, metric)]
+    sentences += [_effect(table, row, metric), _inequality(table), *_caveats(table, row, metric)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _over_seeds(row: xr.Dataset, metric: str) -> str:
+    low, high = row["seeds_low"].values, row["seeds_high"].values
+    known = np.isfinite(low)
+    num, level = row.attrs["num_seeds"], f"{row.attrs['level']:.0%}"
+    if not known.any():
+        return f"No two layers have {_words(metric)} to compare."
+    apart = known & ((low > 0) | (high < 0))
+    largest = row.isel(pair=_largest(row, apart if apart.any() else known))
+    figures = _signed(largest, float(largest["seeds_low"]), float(largest["seeds_high"]))
+    if not apart.any():
+        return (
+            f"Over {num} seeds no two layers can be told apart by {_words(metric)}: all {known.sum()} intervals "
+            f"({level}, simultaneous) hold zero. The largest difference is {figures}."
+        )
+    return (
+        f"Over {num} seeds {apart.sum()} of {known.sum()} pairs of layers differ in {_words(metric)} "
+        f"({level} intervals, simultaneous over the pairs). The largest difference: {figures}."
+    )
+
+
+def _within_network(row: xr.Dataset, metric: str) -> str:
+    num, level = row.attrs["num_seeds"], f"{row.attrs['level']:.0%}"
+    inside = "Within this one network" if num == 1 else f"Within each of {num} networks"
+    limit = f"Whether another training would show the same is not known: that takes {FEWEST_SEEDS} seeds."
+    low, high = (_each(row[f"within_{end}"]) for end in ("low", "high"))  # (network, pair)
+    known = np.isfinite(low).all(axis=0)
+    if not known.any():
+        return f"{inside} no pair of layers has an interval in {_words(metric)}: {_reasons(row)}. {limit}"
+    apart = known & ((low > 0).all(axis=0) | (high < 0).all(axis=0))
+    place = _largest(row, apart if apart.any() else known)
+    figures = _signed(row.isel(pair=place), float(low[:, place].min()), float(high[:, place].max()))
+    text = (
+        f"{inside} {apart.sum()} of the {known.sum()} pairs of layers that have an interval differ in {_words(metric)} "
+        f"({level}, simultaneous; two-way bootstrap over outputs and inputs). The largest difference: {figures}."
+    )
+    left_out = "" if known.all() else f" No interval for {_reasons(row)}."
+    return f"{text}{left_out} {limit}"
+
+
+def _largest(row: xr.Dataset, among: np.ndarray) -> int:
+    return int(np.argmax(np.where(among, np.abs(row["difference"].values), -1.0)))
+
+
+def _signed(row: xr.Dataset, low: float, high: float) -> str:
+    """Return a difference the way round in which it is positive."""
+    first, second = str(row["first"].item()), str(row["second"].item())
+    value = float(row["difference"])
+    if value < 0:
+        first, second, value, low, high = second, first, -value, -high, -low
+    return f"'{first}' above '{second}' by {value:.3g} ({low:.3g} to {high:.3g})"
+
+
+def _reasons(row: xr.Dataset) -> str:
+    """Return which layers have no interval within the network, and why."""
+    found: dict[str, list[str]] = {}
+    for layer, reason in zip(row["layer"].values.tolist(), row["within_reason"].values.tolist(), strict=True):
+        if reason:
+            found.setdefault(reason, []).append(f"'{layer}'")
+    return "; ".join(f"{', '.join(layers)} ({reason})" for reason, layers in found.items()) or "pairs without a value"
+
+
+def _effect(table: xr.Dataset, row: xr.Dataset, metric: str) -> str:
+    """Return how far the weights of the two layers of the largest difference lie apart, where the metric is theirs."""
+    about = {"contraction": ("contraction", "contraction"), "snr_q50": ("log_snr", "signal-to-noise")}
+    known = np.isfinite(row["difference"].values)
+    if metric not in about or not known.any():
+        return ""
+    quantity, words = about[metric]
+    pair = table.isel(pair=_largest(row, known)).sel(quantity=quantity)
+    delta = float(pair["cliffs_delta"].mean())
+    if not np.isfinite(delta):
+        return ""
+    first, second = (str(pair[name].item()) for name in ("first", "second"))
+    ends = [float(pair[f"cliffs_delta_{end}"]) for end in ("low", "high") if f"cliffs_delta_{end}" in pair]
+    if delta < 0:
+        first, second, delta, ends = second, first, -delta, [-end for end in ends[::-1]]
+    interval = f", {max(ends[0], -1):.2f} to {min(ends[1], 1):.2f}" if ends else ""
+    return (
+        f"Weight by weight, {words} is higher in '{first}' than in '{second}' in {(1 + delta) / 2:.0%} of all pairs "
+        f"(Cliff's delta {delta:.2f}{interval})."
+    )
+
+
+def _inequality(table: xr.Dataset) -> str:
+    parts = []
+    for name, words in {"kl": "KL", "kl_per_weight": "KL a weight"}.items():
+        row = table.sel(share_of=name)
+        value = float(row["gini"].mean())
+        if np.isfinite(value):
+            ends = f" ({float(row['gini_low']):.2f} to {float(row['gini_high']):.2f})" if "gini_low" in row else ""
+            parts.append(f"{value:.2f}{ends} of the {words}")
+    return f"Gini coefficient over the layers, 0 even, 1 all in one: {', '.join(parts)}." if parts else ""
+
+
+def _caveats(table: xr.Dataset, row: xr.Dataset, metric: str) -> list[str]:
+    found = []
+    if not int(row["rescaling_invariant"]):
+        found.append(
+            f"Scaling a ReLU layer up and the next one down changes its {_words(metric)}, not the function: take this "
+            "for a statement about units."
+        )
+    note = convergence_note(table.attrs)
+    if note.startswith("not converged"):
+        found.append(f"The fit had not converged{note.removeprefix('not converged')}.")
+    return found
+
+
+def _each(values: xr.DataArray) -> np.ndarray:
+    return values.transpose("chain", "pair").values if "chain" in values.dims else values.values[None]
+
+
+def _words(metric: str) -> str:
+    stem, _, quantile = metric.partition("_q")
+    name = {"snr": "signal-to-noise", "kl": "KL", "kl_per_weight": "KL a weight", "mean_abs": "mean |w|"}.get(stem)
+    name = name or stem.replace("_", " ")
+    return {"05": f"5 % quantile of {name}", "50": f"median {name}", "95": f"95 % quantile of {name}"}.get(
+        quantile, name
+    )
