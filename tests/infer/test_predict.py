@@ -47,6 +47,7 @@ def test_entropy_splits_into_its_expected_part_and_mutual_information(kind, case
     np.testing.assert_allclose(found.predictive_entropy, entropy, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Networks sampled from this Laplace posterior")  # three draws
 def test_log_likelihood_of_each_draw_of_a_bernoulli_is_that_of_torch(binary):
     fit, (x, y) = binary
     found = predict(fit, (x, y), kind="sampled", num_samples=3, seed=1)
@@ -195,3 +196,37 @@ def test_linearised_prediction_of_a_mean_field_guide_is_refused():
     fit = wiu.fit(model, AutoMeanField(model), data, epochs=0)
     with pytest.raises(GuideError, match='Use kind="sampled"'):
         predict(fit, data, kind="linearised")
+
+
+def wide_classifier(guide_class=AutoKFACLaplace):
+    """Return a fit of separable data whose posterior is wide: sampled networks lose what the point estimate knows."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 6, generator=generator)
+    y = (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long()
+    net = nn.Sequential(nn.Linear(6, 32, bias=False), nn.Tanh(), nn.Linear(32, 4, bias=False))
+    with torch.no_grad():  # two units that tell the classes apart, and thirty that do nothing
+        net[0].weight.copy_(3 * torch.eye(32, 6) * (torch.arange(32) < 2)[:, None])
+        net[2].weight.zero_()[:, :2] = 5 * torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
+    model = BayesianNetwork(net, prior=wiu.nn.Normal(3.0))
+    return wiu.fit(model, guide_class(model), (x, y), epochs=0), (x, y)
+
+
+def test_sampled_networks_less_accurate_than_the_point_estimate_are_warned_of():
+    fit, data = wide_classifier()
+    with pytest.warns(UserWarning, match=r'Use the linearised predictive, kind="linearised"') as caught:
+        found = predict(fit, data, kind="sampled", num_samples=20)
+    labels = data[1].numpy()
+    sampled, point = ((values.argmax(1) == labels) for values in (found.mean, found.point_mean))
+    difference = point.astype(float) - sampled
+    assert difference.mean() > 2 * difference.std(ddof=1) / 200**0.5
+    assert f"{100 * sampled.mean():.1f} % of the data right, the point estimate {100 * point.mean():.1f} %" in str(
+        caught[0].message
+    )
+    predict(fit, data)  # the linearised one goes without a warning, as do data without labels
+    predict(fit, data[0], kind="sampled", num_samples=20)
+
+
+def test_mean_field_guide_is_not_told_to_use_a_predictive_it_has_not():
+    model, data = small_classifier()
+    fit = wiu.fit(model, AutoMeanField(model), data, epochs=0)
+    predict(fit, (data[0], 1 - data[1].clamp(max=1)), num_samples=2)

@@ -6,6 +6,7 @@ between prediction and weights (epistemic): Houlsby et al. (2011); Depeweg et al
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +15,21 @@ import numpy as np
 import torch
 
 from wiu_pyro.curvature import OutputLikelihood, read
-from wiu_pyro.errors import GuideError, LikelihoodError, near_matches
+from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.infer.draws import draw_weights
-from wiu_pyro.infer.fit import Fit
+from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.functional import functional_distribution
+from wiu_pyro.infer.link import LINKS
+from wiu_pyro.infer.summaries import INTERVAL, Outputs, Summary, summarise_closed_form, summarise_draws
+from wiu_pyro.metrics import mean_with_se
 from wiu_pyro.nn import Batches, as_batches, holding, run_at
 
 __all__ = ["INTERVAL", "Predictions", "predict"]
 
-INTERVAL = 0.95
 CHUNK_ELEMENTS = 2**25  # probabilities held at once: 128 MB in float32
+BATCH_SIZE = 500  # of tensors and Datasets
 KINDS = ("linearised", "sampled")
+LOST_POINTS = 0.005  # share of the data below which lost accuracy is not worth a warning
 
 
 @dataclass(frozen=True)
@@ -36,15 +41,24 @@ class Predictions:
     kind : {"linearised", "sampled"}
     likelihood : str
     num_samples : int
+        0 where nothing was drawn.
     mean : ndarray, shape (N, C)
         Class probabilities, or predictive means.
-    lower, upper : ndarray, shape (N, C)
-        Equal-tailed 95 % interval: of the class probability under the posterior, or of a new observation.
     point_mean : ndarray, shape (N, C)
         The same of the point estimate alone.
-    predictive_entropy, expected_entropy, mutual_information : ndarray, shape (N,), or None for regression
-    variance, functional_variance, noise_variance : ndarray, shape (N, C), or None for classification
-    log_likelihood : ndarray, shape (num_samples, N), or None without labels
+    link : {"mc", "probit", "bridge", "bridge_norm"}
+        How class probabilities came from a linearised network's logits.
+    lower, upper : ndarray, shape (N, C), or None
+        Equal-tailed 95 % interval: of the class probability under the posterior, or of a new observation. None for
+        several classes with the probit approximation, which speaks of the mean alone.
+    predictive_entropy : ndarray, shape (N,), or None for regression
+    expected_entropy, mutual_information : ndarray, shape (N,), or None for regression and the probit approximation
+    functional_variance : ndarray, shape (N, C), or None for classes by sampled networks
+        Variance of the network's outputs: of the logits, or of the means.
+    variance, noise_variance : ndarray, shape (N, C), or None for classification
+    concentration : ndarray, shape (N, C), or None
+        Parameters of the Dirichlet over several classes that the Laplace bridge gives.
+    log_likelihood : ndarray, shape (num_samples, N), or None without labels or without draws
         Of each datum under each draw.
     """
 
@@ -52,22 +66,28 @@ class Predictions:
     likelihood: str
     num_samples: int
     mean: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
     point_mean: np.ndarray
+    link: str = "mc"
+    lower: np.ndarray | None = None
+    upper: np.ndarray | None = None
     predictive_entropy: np.ndarray | None = None
     expected_entropy: np.ndarray | None = None
     mutual_information: np.ndarray | None = None
-    variance: np.ndarray | None = None
     functional_variance: np.ndarray | None = None
+    variance: np.ndarray | None = None
     noise_variance: np.ndarray | None = None
+    concentration: np.ndarray | None = None
     log_likelihood: np.ndarray | None = None
 
 
 def predict(
-    fit: Fit, data: Any, *, kind: str | None = None, num_samples: int = 200, seed: int = 0, batch_size: int = 500
+    fit: Fit, data: Any, *, kind: str | None = None, link: str = "mc", num_samples: int = 200, seed: int = 0
 ) -> Predictions:
     """Predict with a fitted posterior.
+
+    Warns where sampled networks of a Laplace posterior classify fewer of the labelled data right than its point
+    estimate: by more than two standard errors of the paired difference, and by more than half a percentage point. The
+    linearised predictive is the one such a posterior belongs to.
 
     Parameters
     ----------
@@ -75,11 +95,13 @@ def predict(
     data : DataLoader, Dataset, tuple of tensors (x, y), or a tensor of inputs
     kind : {"linearised", "sampled"}, optional
         The guide's default when None: linearised for Laplace, sampled otherwise.
+    link : {"mc", "probit", "bridge", "bridge_norm"}
+        From the linearised network's Gaussian logits to class probabilities: softmax (or sigmoid) of draws from their
+        full covariance; the probit approximation; the Laplace bridge, also with its variances normalised. See
+        `wiu_pyro.infer.link`.
     num_samples : int
         Draws of the weights, or of the outputs.
     seed : int
-    batch_size : int
-        Data per forward pass, for tensors and Datasets.
 
     Returns
     -------
@@ -88,38 +110,47 @@ def predict(
     Raises
     ------
     GuideError
-        If the kind is unknown, or the guide cannot be linearised.
+        If an option is unknown, the guide cannot be linearised, or a link is asked for where there is none.
     LikelihoodError
         If the likelihood is none of categorical, Bernoulli, Normal.
     """
     kind = kind or getattr(fit.guide, "default_predictive", "sampled")
-    if kind not in KINDS:
-        raise GuideError(f"Unknown kind of predictive '{kind}'. {near_matches(kind, KINDS)}")
-    if num_samples < 2:
-        raise GuideError(f"num_samples must be at least 2 for an interval, but is {num_samples}. Pass for example 200.")
+    _check(kind, link, num_samples)
     device = next(iter(fit.point_estimate.values())).device
-    batches = as_batches(data, batch_size=batch_size, device=device)
+    batches = as_batches(data, batch_size=BATCH_SIZE, device=device)
     if isinstance(fit.model, torch.nn.Module):
         fit.model.eval()
-    summarised = _linearised if kind == "linearised" else _sampled
     with holding(fit.model, fit.unsampled):
-        chunks = list(summarised(fit, batches, num_samples, seed))
-    return _gather(kind, fit.structure.likelihood, num_samples, chunks)
+        if kind == "sampled":
+            chunks = list(_sampled(fit, batches, num_samples, seed))
+        elif link == "mc":
+            chunks = list(_linearised(fit, batches, num_samples, seed))
+        else:
+            parts = functional_distribution(fit.model, fit.guide, batches)
+            chunks = [summarise_closed_form(part, link) for part in parts]
+    found = _gather(chunks)
+    if kind == "sampled" and getattr(fit.guide, "default_predictive", "") == "linearised":
+        _warn_of_lost_accuracy(found)
+    found.pop("hits", None)
+    drawn = num_samples if link == "mc" else 0
+    return Predictions(kind=kind, likelihood=fit.structure.likelihood, num_samples=drawn, link=link, **found)
 
 
-@dataclass
-class _Outputs:
-    """Draws of the outputs of some data, and their labels."""
+def _check(kind: str, link: str, num_samples: int) -> None:
+    if kind not in KINDS:
+        raise GuideError(f"Unknown kind of predictive '{kind}'. {near_matches(kind, KINDS)}")
+    if link not in LINKS:
+        raise GuideError(f"Unknown link '{link}'. {near_matches(link, LINKS)}")
+    if kind == "sampled" and link != "mc":
+        raise GuideError(
+            f'link="{link}" is for the Gaussian logits of a linearised network, but the predictive is sampled. '
+            'Leave link out, or use kind="linearised" with a Laplace guide.'
+        )
+    if num_samples < 2:
+        raise GuideError(f"num_samples must be at least 2 for an interval, but is {num_samples}. Pass for example 200.")
 
-    likelihood: OutputLikelihood
-    draws: torch.Tensor  # (num_samples, batch, outputs): logits or means
-    point: torch.Tensor  # (batch, outputs)
-    labels: torch.Tensor | None
-    noise: torch.Tensor | None = None  # (num_samples or 1, batch, outputs), for a Normal likelihood
-    variance: torch.Tensor | None = None  # (batch, outputs), of the outputs, where it is known without draws
 
-
-def _linearised(fit: Fit, batches: Batches, num_samples: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
+def _linearised(fit: Fit, batches: Batches, num_samples: int, seed: int) -> Iterator[Summary]:
     generator = torch.Generator().manual_seed(seed)
     for part in functional_distribution(fit.model, fit.guide, batches):
         values, vectors = torch.linalg.eigh(part.covariance.double())
@@ -130,10 +161,10 @@ def _linearised(fit: Fit, batches: Batches, num_samples: int, seed: int) -> Iter
         labels = part.batch[1] if len(part.batch) > 1 else None
         noise_scale = None if known is None else known[None]
         variance = part.covariance.diagonal(dim1=-2, dim2=-1)
-        yield _summarise(_Outputs(part.likelihood, draws, part.mean, labels, noise_scale, variance), seed)
+        yield summarise_draws(Outputs(part.likelihood, draws, part.mean, labels, noise_scale, variance), seed)
 
 
-def _sampled(fit: Fit, batches: Batches, num_samples: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
+def _sampled(fit: Fit, batches: Batches, num_samples: int, seed: int) -> Iterator[Summary]:
     rows = max(1, CHUNK_ELEMENTS // (num_samples * max(fit.structure.num_outputs, 1)))
     chunk: list[tuple[torch.Tensor, ...]] = []
     size = 0
@@ -147,9 +178,7 @@ def _sampled(fit: Fit, batches: Batches, num_samples: int, seed: int) -> Iterato
         yield _sampled_chunk(fit, chunk, num_samples, seed)
 
 
-def _sampled_chunk(
-    fit: Fit, chunk: list[tuple[torch.Tensor, ...]], num_samples: int, seed: int
-) -> dict[str, np.ndarray]:
+def _sampled_chunk(fit: Fit, chunk: list[tuple[torch.Tensor, ...]], num_samples: int, seed: int) -> Summary:
     draws, noises = [], []
     for weights in draw_weights(fit.guide, num_samples=num_samples, seed=seed, batch=chunk[0]):
         parts = [_run(fit, weights, batch) for batch in chunk]
@@ -160,7 +189,10 @@ def _sampled_chunk(
     point = torch.cat([part.output for part in points])
     labels = torch.cat([batch[1] for batch in chunk]) if len(chunk[0]) > 1 else None
     noise = torch.stack(noises) if noises else None
-    return _summarise(_Outputs(points[0], torch.stack(draws), point, labels, noise), seed)
+    found = summarise_draws(Outputs(points[0], torch.stack(draws), point, labels, noise), seed)
+    if labels is not None and points[0].kind != "normal":
+        found["hits"] = np.stack([_hits(found[name], labels) for name in ("mean", "point_mean")], -1)
+    return found
 
 
 def _run(fit: Fit, weights: dict[str, torch.Tensor], batch: tuple[torch.Tensor, ...]) -> OutputLikelihood:
@@ -169,82 +201,32 @@ def _run(fit: Fit, weights: dict[str, torch.Tensor], batch: tuple[torch.Tensor, 
         return read(trace.nodes[fit.structure.observed]["fn"])
 
 
-def _summarise(outputs: _Outputs, seed: int) -> dict[str, np.ndarray]:
-    kind = outputs.likelihood.kind
-    if kind == "categorical":
-        return _summarise_categorical(outputs)
-    if kind == "bernoulli":
-        return _summarise_bernoulli(outputs)
-    if kind == "normal":
-        return _summarise_normal(outputs, seed)
-    raise LikelihoodError(f"No predictive for a {kind} likelihood. Known: categorical, bernoulli, normal.")
+def _hits(probabilities: np.ndarray, labels: torch.Tensor) -> np.ndarray:
+    """Return the share of each datum's labels that its probabilities predict, shape (N,)."""
+    truth = labels.cpu().numpy()
+    if truth.ndim == 1 and probabilities.shape[1] > 1:
+        return (probabilities.argmax(1) == truth).astype(float)
+    return ((probabilities > 0.5) == (truth.reshape(probabilities.shape) > 0.5)).mean(1)
 
 
-def _interval(draws: torch.Tensor) -> dict[str, np.ndarray]:
-    tail = (1 - INTERVAL) / 2
-    lower, upper = np.quantile(draws.cpu().numpy(), [tail, 1 - tail], axis=0)
-    return {"lower": lower, "upper": upper}
+def _warn_of_lost_accuracy(found: dict[str, Any]) -> None:
+    if "hits" not in found or len(found["hits"]) < 2:
+        return
+    lost = mean_with_se(found["hits"][:, 1] - found["hits"][:, 0])
+    if lost.value > max(2 * lost.se, LOST_POINTS):
+        sampled, point = 100 * found["hits"].mean(0)
+        warnings.warn(
+            f"Networks sampled from this Laplace posterior classify {sampled:.1f} % of the data right, the point "
+            f"estimate {point:.1f} % ({100 * lost.value:.1f} ± {100 * lost.se:.1f} points, paired): they leave the "
+            'region where the approximation holds. Use the linearised predictive, kind="linearised", which is the '
+            "default.",
+            stacklevel=3,
+        )
 
 
-def _summarise_categorical(outputs: _Outputs) -> dict[str, np.ndarray]:
-    log_probs = torch.log_softmax(outputs.draws, -1)
-    probs = log_probs.exp()
-    found = {"mean": probs.mean(0), "point_mean": torch.softmax(outputs.point, -1)}
-    expected = -(probs * log_probs).sum(-1).mean(0)
-    total = torch.special.entr(found["mean"]).sum(-1)
-    found |= {"predictive_entropy": total, "expected_entropy": expected, "mutual_information": total - expected}
-    if outputs.labels is not None:
-        index = outputs.labels.long()[None, :, None].expand(len(log_probs), -1, 1)
-        found["log_likelihood"] = log_probs.gather(-1, index)[..., 0]
-    return {**_numpy(found), **_interval(probs)}
-
-
-def _summarise_bernoulli(outputs: _Outputs) -> dict[str, np.ndarray]:
-    probs = torch.sigmoid(outputs.draws)
-    found = {"mean": probs.mean(0), "point_mean": torch.sigmoid(outputs.point)}
-
-    def entropy(p: torch.Tensor) -> torch.Tensor:
-        return (torch.special.entr(p) + torch.special.entr(1 - p)).sum(-1)
-
-    total, expected = entropy(found["mean"]), entropy(probs).mean(0)
-    found |= {"predictive_entropy": total, "expected_entropy": expected, "mutual_information": total - expected}
-    if outputs.labels is not None:
-        labels = outputs.labels.reshape(outputs.point.shape).to(probs.dtype)
-        logits = outputs.draws
-        found["log_likelihood"] = (labels * logits - torch.nn.functional.softplus(logits)).sum(-1)
-    return {**_numpy(found), **_interval(probs)}
-
-
-def _summarise_normal(outputs: _Outputs, seed: int) -> dict[str, np.ndarray]:
-    generator = torch.Generator().manual_seed(seed + 1)
-    noise_scale = outputs.noise
-    noise_variance = noise_scale.square().mean(0)
-    exact = outputs.variance is not None  # a linearised network's outputs are Normal: no Monte Carlo noise
-    functional = outputs.variance if exact else outputs.draws.var(0)
-    white = torch.randn(outputs.draws.shape, generator=generator).to(outputs.draws)
-    observations = outputs.draws + noise_scale * white
-    found = {
-        "mean": outputs.point if exact else outputs.draws.mean(0),
-        "point_mean": outputs.point,
-        "functional_variance": functional,
-        "noise_variance": noise_variance,
-        "variance": functional + noise_variance,
-    }
-    if outputs.labels is not None:
-        labels = outputs.labels.reshape(outputs.point.shape)
-        density = torch.distributions.Normal(outputs.draws, noise_scale.expand_as(outputs.draws))
-        found["log_likelihood"] = density.log_prob(labels).sum(-1)
-    return {**_numpy(found), **_interval(observations)}
-
-
-def _numpy(found: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.detach().cpu().numpy() for name, value in found.items()}
-
-
-def _gather(kind: str, likelihood: str, num_samples: int, chunks: list[dict[str, np.ndarray]]) -> Predictions:
+def _gather(chunks: list[Summary]) -> dict[str, Any]:
     joined = {
         name: np.concatenate([chunk[name] for chunk in chunks], axis=1 if name == "log_likelihood" else 0)
         for name in chunks[0]
     }
-    arrays: dict[str, Any] = {name: value.astype(np.float32) for name, value in joined.items()}
-    return Predictions(kind=kind, likelihood=likelihood, num_samples=num_samples, **arrays)
+    return {name: value.astype(np.float32) for name, value in joined.items()}
