@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from tests.synthetic import CONV_LAYERS, synthetic
+from tests.synthetic import CONV_LAYERS, hold, synthetic
 from wiu_pyro import diagnostics, plots, schema
 from wiu_pyro.errors import DataError, SchemaError
 
@@ -228,3 +228,37 @@ def test_eight_layers_have_eight_colours():
 
     names = [f"conv{i}" for i in range(8)]
     assert len({to_hex(colour) for colour in colours(names).values()}) == 8
+
+
+@pytest.mark.parametrize("kind", sorted(plots.KINDS))
+@pytest.mark.parametrize(("layer", "every"), [("fc2", 1), ("fc1", 2)])
+def test_every_kind_draws_a_posterior_of_which_part_is_a_point_estimate(kind, layer, every):
+    drawing = plots.KINDS[kind](hold(synthetic(num_chains=2).idata, layer, every=every))
+    figure_of(drawing).canvas.draw()
+
+
+def test_a_layer_at_its_point_estimate_has_no_ridge_and_is_called_so():
+    ax = plots.layer_uncertainty(hold(IDATA, "fc2"), "contraction")
+    assert len(ax.patches) == 2
+    assert "point estimate" in texts(ax)
+    assert len([line for line in ax.lines if line.get_marker() == "o"]) == 2
+
+
+def test_a_ridge_of_some_of_a_layers_weights_says_how_many():
+    assert "50 % of weights have a posterior" in texts(
+        plots.layer_uncertainty(hold(IDATA, "fc2", every=2), "sd_to_prior")
+    )
+
+
+def test_heat_map_leaves_held_weights_blank_and_says_so():
+    ax = plots.weight_heatmap(hold(IDATA, "fc2", every=2), "fc2")
+    shown = np.ma.getmaskarray(ax.images[0].get_array())
+    assert shown.mean() == pytest.approx(0.5)
+    assert any("blank: held at the point estimate" in text for text in texts(ax))
+
+
+def test_comparison_has_no_mark_for_a_layer_at_its_point_estimate():
+    ax = plots.compare_layers({"all": IDATA, "last": hold(IDATA, "fc1")}, "conditional_contraction")
+    marks = {line.get_label(): line.get_xdata() for line in ax.lines if line.get_label() in ("all", "last")}
+    assert np.isnan(marks["last"]).tolist() == [True, False, False]
+    assert "no mark: at the point estimate" in texts(ax)

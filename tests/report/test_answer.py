@@ -127,3 +127,21 @@ def test_a_tempered_posterior_and_uncovered_weights_are_caveats():
 )
 def test_convergence_is_said_with_the_figure_it_rests_on(attrs, sentence):
     assert convergence_sentence(attrs) == sentence
+
+
+def test_a_posterior_over_fewer_layers_takes_no_part_in_the_ranking():
+    said = answer([posterior("laplace-kfac", [0.2, 0.5, 0.9]), posterior("laplace-last", [np.nan, np.nan, 0.1])])
+    assert "'fc1'" in said.headline
+    assert "(laplace-kfac)" in said.headline
+    assert "takes no part in the ranking: laplace-last: 'out'." in said.text
+    assert dict(said.lines)["laplace-last"] == "10.0 % in 'out'"
+
+
+def test_one_layer_with_a_posterior_among_several_gives_no_ranking():
+    said = answer([posterior("laplace-last", [np.nan, np.nan, 0.9])])
+    assert said.headline == "The network has one layer with a posterior, 'out': there is nothing to rank."
+
+
+def test_posteriors_over_other_layers_are_not_ranked_together():
+    said = answer([posterior("first", [0.2, 0.5, np.nan]), posterior("last", [np.nan, 0.5, 0.9])])
+    assert "do not have the same layers" in said.text

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from tests.synthetic import CONV_LAYERS, synthetic
+from tests.synthetic import CONV_LAYERS, hold, synthetic
 from wiu_pyro import plots, schema
 from wiu_pyro.errors import OutputError
 from wiu_pyro.export.container import build
@@ -43,6 +43,14 @@ def unplotted(monkeypatch):
     monkeypatch.setattr(plots, "KINDS", {})
     monkeypatch.setattr(page, "answer_figures", lambda posteriors: None)
     monkeypatch.setattr("wiu_pyro.report.prediction.drawn", lambda kind, posterior: None)
+
+
+def held(*layers, every=1, **options):
+    """A posterior with some layers at their point estimate, or every so manieth weight of them."""
+    idata = synthetic(seed=3, factorised=False, **options).idata
+    for layer in layers:
+        idata = hold(idata, layer, every=every)
+    return Posterior.read("laplace-last", idata)
 
 
 def mean_field(**options):
@@ -134,8 +142,23 @@ def test_names_from_outside_are_escaped():
         lambda: [mean_field(), kfac(layers=CONV_LAYERS)],
         lambda: [mean_field(), kfac(data_seed=8)],
         lambda: [mean_field(estimated=True, converged="not assessed", images=False, point=False)],
+        lambda: [held("fc1", "fc2")],
+        lambda: [kfac(), held("fc1", "fc2")],
+        lambda: [held("fc1", "fc2", "out", every=3, num_chains=2)],
     ],
-    ids=["none", "one", "regression", "chains", "conv", "other-layers", "other-data", "least"],
+    ids=[
+        "none",
+        "one",
+        "regression",
+        "chains",
+        "conv",
+        "other-layers",
+        "other-data",
+        "least",
+        "last",
+        "beside-last",
+        "subnetwork",
+    ],
 )
 def test_the_page_is_whole_whatever_is_there(posteriors, record):
     html = render(posteriors(), record)
@@ -342,3 +365,25 @@ def test_the_page_is_written_beside_the_record(tmp_path):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(OutputError, match=r"a run \(with a run\.json\) is needed"):
         write_report(tmp_path, [])
+
+
+def test_layers_at_their_point_estimate_have_dashes_and_are_named():
+    (table,) = layer_section([held("fc1", "fc2")]).tables
+    rows = cells(table)
+    for column in ("contraction", "sd / prior sd", "|mean| / sd", "KL, nats", "effective parameters"):
+        assert set(rows["fc1"][column]) <= set("– \n"), column
+        assert "–" not in rows["out"][column].split("\n")[0], column
+    assert rows["fc1"]["with a posterior"] == "0"
+    assert "At the point estimate, without an uncertainty: fc1, fc2." in table.notes
+    assert "No KL for some layers: a layer at its point estimate has no density." in table.notes
+
+
+def test_setup_counts_the_weights_with_a_posterior():
+    facts = dict(setup_section([kfac(), held("fc1", "fc2")], RECORD).facts)
+    assert facts["Weights with a posterior"] == "1,374 (laplace-kfac), 130 (laplace-last)"
+
+
+def test_caption_of_the_layers_names_those_at_their_point_estimate():
+    said = caption("layer-uncertainty", held("fc1"))
+    assert "At the point estimate, without an uncertainty: fc1." in said
+    assert "nan" not in said

@@ -110,7 +110,13 @@ def _panel(ax: Axes, table: xr.Dataset, metric: str, label: str) -> None:
     else:
         ax.set_xlim(0, None)
     ax.set_xlabel(label)
-    if bool(table[metric].isnull().all("layer").any()):
+    missing = table[metric].isnull()
+    if "contraction" in metric and bool((missing.any("layer") & ~missing.all("layer")).any()):
+        ax.annotate(
+            "no mark: at the point estimate",
+            (1, 1), (0, 3), xycoords="axes fraction", textcoords="offset points", ha="right", fontsize=8, color=GREY,
+        )  # fmt: skip
+    elif bool(missing.all("layer").any()):
         ax.annotate(
             "none where the posterior factorises" if metric.startswith("marginal") else "not all posteriors have one",
             (1, 1), (0, 3), xycoords="axes fraction", textcoords="offset points", ha="right", fontsize=8, color=GREY,

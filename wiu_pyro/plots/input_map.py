@@ -58,7 +58,7 @@ def _maps(table: xr.Dataset) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
     """Return title, pixels and colours of each panel."""
     ratio = table["sd_to_prior"].values
     names = CHANNELS.get(len(ratio), tuple(f", channel {i}" for i in range(len(ratio))))
-    scale = {"cmap": "viridis", "vmin": float(ratio.min()), "vmax": max(1.0, float(ratio.max()))}
+    scale = {"cmap": "viridis", "vmin": float(np.nanmin(ratio)), "vmax": max(1.0, float(np.nanmax(ratio)))}
     layer = table.attrs["layer"]
     maps = [(f"{layer}: sd / prior sd{name}", image, scale) for name, image in zip(names, ratio, strict=True)]
     if "pixel_sd" in table and len(ratio) == 1:

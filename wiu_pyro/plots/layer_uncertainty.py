@@ -27,7 +27,8 @@ def layer_uncertainty(source: Any, metric: str | None = None, *, ax: Axes | None
 
     Each ridge is scaled to its own peak. Under it the bar spans 5 to 95 % of the weights, the dot is the median, an
     arrow where that lies beyond the axis. Several chains are drawn over each other. Signal-to-noise is drawn from 0.001
-    up; the share of weights below is written beside the ridge.
+    up; the share of weights below is written beside the ridge. A layer at its point estimate has no ridge but these
+    words; where single weights are held, the ridge is that of the others, and their share stands beside it.
 
     Parameters
     ----------
@@ -75,9 +76,17 @@ def _panel(ax: Axes, table: xr.Dataset, *, names: bool) -> None:
     several = chains(table)
     for place, layer in enumerate(layers):
         base = len(layers) - 1 - place
-        peak = max(float(one["density"].sel(layer=layer).max()) for one in several) or 1.0
+        if bool((_uncertain(table, layer) == 0).all()):
+            text = "point estimate"
+            ax.text(
+                0.02, base + 0.1, text, transform=ax.get_yaxis_transform(), fontsize=8.5, color=GREY, style="italic"
+            )
+            continue
+        peak = np.nanmax([float(one["density"].sel(layer=layer).max()) for one in several]) or 1.0
         for one in several:
             row = one.sel(layer=layer)
+            if not np.isfinite(float(row["q50"])) and bool(row["density"].isnull().all()):
+                continue  # at its point estimate in this chain
             heights = base + HEIGHT * row["density"].values / peak
             alpha = 0.75 if len(several) == 1 else 0.25
             ax.stairs(
@@ -106,12 +115,22 @@ def _median(ax: Axes, value: float, height: float, edges: np.ndarray, colour: An
     ax.plot(place, height, marker, color=colour, markersize=5.5, markeredgecolor="white", clip_on=False)
 
 
+def _uncertain(table: xr.Dataset, layer: str) -> xr.DataArray:
+    """Return the share of a layer's weights that have a posterior, one for each chain."""
+    return table["uncertain"].sel(layer=layer) if "uncertain" in table else xr.DataArray(1.0)
+
+
 def _note_share(ax: Axes, table: xr.Dataset, layer: str, base: int) -> None:
     """Write how much of a layer the panel cannot show: weights at the prior, or below the axis."""
+    notes = []
+    known = float(_uncertain(table, layer).mean())
+    if known < 1 and table.attrs["metric"] == "sd_to_prior":
+        notes.append(f"{100 * known:.2g} % of weights have a posterior")
     name, words = ("below_floor", f"below {FLOOR:g}") if table.attrs["log"] else ("at_prior", "at the prior")
-    if name not in table or table.attrs["metric"] not in ("sd_to_prior", "signal_to_noise"):
-        return
-    share = float(table[name].sel(layer=layer).mean())
-    if share >= 0.005:
-        text = f"{100 * share:.0f} % of weights {words}"
+    if name in table and table.attrs["metric"] in ("sd_to_prior", "signal_to_noise"):
+        share = float(table[name].sel(layer=layer).mean())
+        if share >= 0.005:
+            notes.append(f"{100 * share:.0f} % of {'weights' if known == 1 else 'these'} {words}")
+    if notes:
+        text = "; ".join(notes)
         ax.text(0.02, base + HEIGHT + 0.03, text, transform=ax.get_yaxis_transform(), fontsize=8.5, color=GREY)

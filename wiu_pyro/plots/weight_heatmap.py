@@ -55,6 +55,8 @@ def weight_heatmap(
     notes = [f"weight of {' × '.join(map(str, shape))}"]
     if tuple(block) != (1, 1):
         notes.append(f"each cell is the mean over {block[0]} × {block[1]} weights")
+    if np.isnan(values).any():
+        notes.append("blank: held at the point estimate")
     if len(several) > 1:
         notes.append(f"chain {chain} of {len(several)}")
     title(fresh, f"{table.attrs['layer']}: {table.attrs['label']}", "; ".join(notes))

@@ -75,7 +75,7 @@ def answer(posteriors: Sequence[Posterior]) -> Answer:
         caveats = tuple(_small_print(posteriors))
         return Answer("No layer has a posterior to rank: all are point estimates.", caveats=caveats)
     trusted = [posterior for posterior in known if posterior.converged != "no"]
-    basis = trusted or known
+    basis = _of_most_layers(trusted or known)
     ranked = [posterior for posterior in basis if _tells_layers_apart(posterior)]
     opening = "" if trusted else "Provisional, for no fit had converged: "
     return Answer(
@@ -83,13 +83,28 @@ def answer(posteriors: Sequence[Posterior]) -> Answer:
         basis=BASIS,
         lines=tuple((f"{posterior.name}{posterior.mark}", _extremes(posterior)) for posterior in known),
         sentences=(rank_agreement(ranked),) if len(ranked) > 1 else (),
-        caveats=tuple([*_size_caveat(basis), *_caveats(known, trusted)]),
+        caveats=tuple([*_part_caveat(trusted or known, basis), *_size_caveat(basis), *_caveats(known, trusted)]),
+    )
+
+
+def _of_most_layers(posteriors: Sequence[Posterior]) -> list[Posterior]:
+    """Return the posteriors over the most layers: one over fewer cannot say where in the network it is."""
+    most = max(len(posterior.covered) for posterior in posteriors)
+    return [posterior for posterior in posteriors if len(posterior.covered) == most]
+
+
+def _part_caveat(posteriors: Sequence[Posterior], basis: Sequence[Posterior]) -> list[str]:
+    parts = [posterior for posterior in posteriors if posterior not in basis]
+    words = "; ".join(f"{one.name}: {', '.join(map(repr, one.covered))}" for one in parts)
+    return (
+        [f"Of these layers alone there is a posterior, so it takes no part in the ranking: {words}."] if parts else []
     )
 
 
 def _headline(posteriors: Sequence[Posterior]) -> str:
-    if len(posteriors[0].layers) < 2:
-        return f"The network has one layer with a posterior, '{posteriors[0].layers[0]}': there is nothing to rank."
+    if len(posteriors[0].covered) < 2:
+        layers = ", ".join(dict.fromkeys(repr(layer) for posterior in posteriors for layer in posterior.covered))
+        return f"The network has one layer with a posterior, {layers}: there is nothing to rank."
     names = ", ".join(posterior.name for posterior in posteriors)
     posteriors = [posterior for posterior in posteriors if _tells_layers_apart(posterior)]
     if not posteriors:
@@ -118,8 +133,10 @@ def _extremes(posterior: Posterior) -> str:
     """Return the contraction of the least and the most determined layer, the marginal one too where there is one."""
     values, layers = posterior.like_with_like, posterior.layers
     most, least = int(np.nanargmax(values)), int(np.nanargmin(values))
-    if len(layers) > 1 and values[most] - values[least] < TIE:
-        return f"about {percent(values[most])} in all layers{_kind(posterior)}"
+    covered = len(posterior.covered)
+    if covered > 1 and values[most] - values[least] < TIE:
+        which = "all layers" if covered == len(layers) else "all its layers"
+        return f"about {percent(values[most])} in {which}{_kind(posterior)}"
     ends = [least] if least == most else [least, most]
     words = ", ".join(f"{percent(values[i])} in '{layers[i]}'" for i in ends)
     if "conditional_contraction" not in posterior.table:
@@ -169,7 +186,7 @@ def rank_agreement(posteriors: Sequence[Posterior]) -> str:
     str
     """
     layers = posteriors[0].layers
-    if any(posterior.layers != layers for posterior in posteriors):
+    if any(posterior.layers != layers or posterior.covered != posteriors[0].covered for posterior in posteriors):
         return "The posteriors do not have the same layers, so their rankings are not compared."
     values = np.stack([posterior.like_with_like for posterior in posteriors])  # (posterior, layer)
     names = ", ".join(posterior.name for posterior in posteriors)

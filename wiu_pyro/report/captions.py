@@ -54,11 +54,14 @@ def caption(kind: str, posterior: Posterior, **options: Any) -> str:
 
 def _layers(posterior: Posterior) -> str:
     ratio, layers = posterior.column("sd_to_prior"), posterior.layers
-    order = np.argsort(-ratio, kind="stable")
+    order = np.argsort(-ratio, kind="stable")  # layers at their point estimate last: NaN
+    held = [layers[i] for i in order if not np.isfinite(ratio[i])]
+    order = order[: len(order) - len(held)]
     ends = order if len(order) <= 3 else order[[0, -1]]
     medians = ", ".join(f"{number(ratio[i])} in {layers[i]}" for i in ends)
     return (
         f"Median sd / prior sd: {medians}. Weights at 1 in the left panel, 0 in the middle one, are still the prior's."
+        + (f" At the point estimate, without an uncertainty: {', '.join(held)}." if held else "")
     )
 
 
@@ -66,6 +69,8 @@ def _heatmap(posterior: Posterior, layer: str | None = None) -> str:
     one = _first(diagnostics.weight_map(posterior.idata, layer))
     across = {"outputs (rows)": float(one["output_share"]), "inputs (columns)": float(one["input_share"])}
     if not np.isfinite(list(across.values())).all():
+        if one["value"].isnull().any():
+            return "Blank cells are weights held at their point estimate: they have no sd."
         return "All weights of the layer have the same sd."
     most, other = sorted(across, key=lambda name: -across[name])
     rest = max(0.0, 1 - sum(across.values()))
@@ -80,7 +85,7 @@ def _input_map(posterior: Posterior) -> str:
     ratio = one["sd_to_prior"].values
     at_prior = np.abs(ratio - 1) <= AT_PRIOR
     text = (
-        f"sd / prior sd is {number(ratio.min())} at the pixel the data determine most; {int(at_prior.sum())} of "
+        f"sd / prior sd is {number(np.nanmin(ratio))} at the pixel the data determine most; {int(at_prior.sum())} of "
         f"{ratio.size} pixels are within 1 % of the prior"
     )
     if "pixel_sd" not in one:

@@ -33,6 +33,12 @@ class Column:
 COLUMNS = (
     Column("num_weights", "weights", "Number of weights and biases of the layer."),
     Column(
+        "num_uncertain",
+        "with a posterior",
+        "Those of them that have a posterior; the others are held at their point estimate and are left out of all "
+        "other columns but the mean size. A layer without any has no figures of uncertainty.",
+    ),
+    Column(
         "contraction",
         "contraction",
         "1 − variance / prior variance, averaged over the layer's weights: the share of the prior variance that the "
@@ -95,6 +101,7 @@ COLUMNS = (
 # What a terminal shows unless asked for all
 SHORT_COLUMNS = (
     "num_weights",
+    "num_uncertain",
     "sd_to_prior",
     "snr_q50",
     "contraction",

@@ -155,6 +155,6 @@ def _all_of(kind: str, posteriors: Sequence[Posterior]) -> list[Figure]:
     if kind not in PER_LAYER:
         found = [drawn(kind, posterior) for posterior in posteriors]
     else:
-        layers = dict.fromkeys(layer for posterior in posteriors for layer in posterior.layers[:MOST_LAYERS])
+        layers = dict.fromkeys(layer for posterior in posteriors for layer in posterior.covered[:MOST_LAYERS])
         found = [drawn(kind, posterior, layer=layer) for layer in layers for posterior in posteriors]
     return [figure for figure in found if figure is not None]

@@ -63,6 +63,12 @@ def _notes(posterior: Posterior) -> tuple[str, ...]:
             )
         elif np.isfinite(total):
             lines.append(f"KL of the whole posterior from the prior: {number(total)} nats, the sum over the layers.")
+    if "num_uncertain" in table:
+        held = [
+            layer for layer, count in zip(posterior.layers, posterior.column("num_uncertain"), strict=True) if not count
+        ]
+        if held:
+            lines.append(f"At the point estimate, without an uncertainty: {', '.join(held)}.")
     reason = table["kl"].attrs.get("kl_reason") if "kl" in table else None
     if reason:
         lines.append(f"No KL for some layers: {reason}.")

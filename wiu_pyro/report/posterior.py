@@ -45,6 +45,12 @@ class Posterior:
         return [str(layer) for layer in self.table["layer"].values]
 
     @property
+    def covered(self) -> list[str]:
+        """The layers that have a posterior, not a point estimate alone."""
+        known = np.isfinite(self.column("contraction"))
+        return [layer for layer, own in zip(self.layers, known, strict=True) if own]
+
+    @property
     def converged(self) -> str:
         """Whether the fit had converged: "yes", "no" or "not assessed"."""
         return str(self.attrs.get("converged", "not assessed"))

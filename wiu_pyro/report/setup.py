@@ -46,7 +46,16 @@ def _text(value: Any) -> str:
 
 
 def _total_weights(posteriors: Sequence[Posterior]) -> str:
-    return number(int(posteriors[0].column("num_weights").sum())) if posteriors else MISSING
+    """Write how many weights have a posterior; for each posterior where that differs."""
+    counts = {
+        posterior.name: number(
+            round(posterior.column("num_uncertain" if "num_uncertain" in posterior.table else "num_weights").sum())
+        )
+        for posterior in posteriors
+    }
+    if len(set(counts.values())) <= 1:
+        return next(iter(counts.values()), MISSING)
+    return ", ".join(f"{count} ({name})" for name, count in counts.items())
 
 
 def _image(shape: Sequence[int] | None) -> str:
