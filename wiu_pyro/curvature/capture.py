@@ -234,7 +234,7 @@ class CurvaturePass:
 
 
 def _plain_strides(part: torch.Tensor) -> torch.Tensor:
-    """Return a view with the usual strides: images of one channel may pass for channels-last, where poolings are slow."""
+    """Return a view with the usual strides: images of one channel may pass for channels-last, slow to pool."""
     return part.view(-1).view(part.shape) if part.is_contiguous() else part
 
 

@@ -81,6 +81,15 @@ class EigenvalueCorrectedFactors(KroneckerFactors):
         else:
             self._add_positions(inputs, outputs)
 
+    @override
+    def add_inputs(self, layer_input: torch.Tensor) -> None:
+        if self.out_basis is None:
+            super().add_inputs(layer_input)
+
+    @override
+    def add_columns(self, layer_input: torch.Tensor, grads: torch.Tensor) -> None:
+        (super().add_columns if self.out_basis is None else self.update)(layer_input, grads)
+
     def _add_positions(self, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
         """Add a batch whose weights are used at several positions: their sum comes before the square."""
         out_basis, in_basis = self.out_basis, self.in_basis

@@ -35,9 +35,24 @@ class OutputLikelihood(ABC):
     def __init__(self, output: torch.Tensor) -> None:
         self.output = output
 
+    @property
+    def num_columns(self) -> int:
+        """Columns of the square root of the Hessian."""
+        return self.output.shape[-1]
+
     @abstractmethod
-    def sqrt_hessian(self) -> torch.Tensor:
-        """Return S of shape (columns, batch, outputs), detached, with Σ_k S_k S_k' = d²l/df² for each datum."""
+    def sqrt_hessian(self, which: slice = slice(None)) -> torch.Tensor:
+        """Return the square root S of the Hessian of each datum, detached: Σ_k S_k S_k' = d²l/df².
+
+        Parameters
+        ----------
+        which : slice
+            Of the columns; all of many classes at once may take more memory than the network does.
+
+        Returns
+        -------
+        Tensor, shape (columns, batch, outputs)
+        """
 
     @abstractmethod
     def residual(self, labels: torch.Tensor) -> torch.Tensor:
@@ -84,20 +99,45 @@ class OutputLikelihood(ABC):
 
 
 class CategoricalOutput(OutputLikelihood):
-    """Softmax likelihood; the output holds logits, H = diag(p) − p p'."""
+    """Softmax likelihood; the output holds logits, H = diag(p) − p p'.
+
+    H has rank classes − 1, and so many columns has its root: in closed form, the Cholesky factor of the classes ordered
+    by falling probability. With the tails t_k = Σ_{j>k} p_j, column k is sqrt(p_k t_k / t_{k-1}) (e_k − Σ_{j>k} p_j e_j
+    / t_k). A sure network's first columns hold almost all of it.
+    """
 
     kind = "categorical"
+    _factor: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     def _probs(self) -> torch.Tensor:
         return torch.softmax(self.output.detach(), dim=-1)
 
+    @property
     @override
-    def sqrt_hessian(self) -> torch.Tensor:
-        probs = self._probs()
-        root = probs.sqrt()
-        # column c: sqrt(p_c) (e_c − p); (batch, outputs, columns)
-        columns = torch.diag_embed(root) - probs[:, :, None] * root[:, None, :]
-        return columns.permute(2, 0, 1).contiguous()
+    def num_columns(self) -> int:
+        return max(1, self.output.shape[-1] - 1)
+
+    def _ordered(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return order, probabilities, tails and root of the diagonal, each of shape (batch, classes)."""
+        if self._factor is None:
+            probs, order = self._probs().sort(-1, descending=True)
+            from_here = probs.flip(-1).cumsum(-1).flip(-1)  # summed from the smallest: small tails stay exact
+            tails = torch.cat([from_here[:, 1:], torch.zeros_like(probs[:, :1])], -1)
+            tiny = torch.finfo(probs.dtype).tiny
+            pivots = (probs * (tails / from_here.clamp_min(tiny))).sqrt()
+            self._factor = order, probs, tails.clamp_min(tiny), pivots
+        return self._factor
+
+    @override
+    def sqrt_hessian(self, which: slice = slice(None)) -> torch.Tensor:
+        order, probs, tails, pivots = self._ordered()
+        start, stop, _ = which.indices(self.num_columns)
+        steps = (pivots / tails).T[start:stop, :, None]
+        places = torch.arange(probs.shape[-1], device=probs.device)
+        later = places > places[start:stop, None, None]  # (columns, 1, classes)
+        columns = torch.where(later, -probs * steps, 0.0)  # (columns, batch, classes), in order
+        columns.diagonal(start, 0, 2).copy_(pivots[:, start:stop])
+        return torch.empty_like(columns).scatter_(2, order.expand_as(columns), columns)
 
     @override
     def residual(self, labels: torch.Tensor) -> torch.Tensor:
@@ -120,9 +160,9 @@ class BernoulliOutput(OutputLikelihood):
         return torch.sigmoid(self.output.detach())
 
     @override
-    def sqrt_hessian(self) -> torch.Tensor:
+    def sqrt_hessian(self, which: slice = slice(None)) -> torch.Tensor:
         probs = self._probs()
-        return torch.diag_embed((probs * (1 - probs)).sqrt()).permute(2, 0, 1).contiguous()
+        return _diagonal_columns((probs * (1 - probs)).sqrt(), which)
 
     @override
     def residual(self, labels: torch.Tensor) -> torch.Tensor:
@@ -144,8 +184,8 @@ class NormalOutput(OutputLikelihood):
         self.noise_scale = noise_scale.detach().expand(output.shape)
 
     @override
-    def sqrt_hessian(self) -> torch.Tensor:
-        return torch.diag_embed(1 / self.noise_scale).permute(2, 0, 1).contiguous()
+    def sqrt_hessian(self, which: slice = slice(None)) -> torch.Tensor:
+        return _diagonal_columns(1 / self.noise_scale, which)
 
     @override
     def residual(self, labels: torch.Tensor) -> torch.Tensor:
@@ -155,6 +195,14 @@ class NormalOutput(OutputLikelihood):
     def sample_labels(self, generator: torch.Generator | None) -> torch.Tensor:
         noise = torch.randn(self.output.shape, generator=generator, dtype=self.output.dtype, device=self.output.device)
         return self.output.detach() + noise * self.noise_scale
+
+
+def _diagonal_columns(roots: torch.Tensor, which: slice) -> torch.Tensor:
+    # (batch, outputs) -> (columns, batch, outputs), each column zero but at its own output
+    start, stop, _ = which.indices(roots.shape[-1])
+    columns = roots.new_zeros(stop - start, *roots.shape)
+    columns.diagonal(start, 0, 2).copy_(roots[:, start:stop])
+    return columns
 
 
 def _base(distribution: td.Distribution) -> td.Distribution:
