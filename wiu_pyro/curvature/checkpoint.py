@@ -5,6 +5,7 @@ Written aside and moved into place, so that there is a whole one at any time. Ea
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
@@ -120,7 +121,8 @@ class Checkpoint:
                 os.fsync(file.fileno())
             aside.replace(self.path)
         except (OSError, RuntimeError) as error:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
             raise OutputError(
                 f"The checkpoint cannot be written to {self.path}: {error}. Give checkpoint= a path with room for it."
             ) from error
