@@ -9,10 +9,12 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+import torch
 
+from wiu_pyro.errors import GuideError
 from wiu_pyro.export.files import plain_attrs
 from wiu_pyro.export.sources import Source
-from wiu_pyro.guides import known_guides
+from wiu_pyro.guides import known_guides, log_marginal_likelihood
 from wiu_pyro.nn import Prior, describe_prior
 from wiu_pyro.schema import SCHEMA_VERSION
 
@@ -44,6 +46,7 @@ def posterior_attrs(source: Source, *, labels: Mapping[str, str]) -> dict[str, A
         "curvature": getattr(curvature, "kind", "none"),
         "structure": structure_name(source),
         "prior": _prior_text(source),
+        **_tuned_prior(guide),
         "likelihood": source.structure.likelihood,
         "num_data": _num_data(source),
         "num_data_curvature": getattr(curvature, "num_seen", 0),
@@ -95,6 +98,23 @@ def _prior_text(source: Source) -> str:
         return "; ".join(f"{pattern}: {rule.describe() if rule else 'none'}" for pattern, rule in prior.items())
     texts = (describe_prior(source.structure.priors[site]) for site in source.structure.parameter_sites)
     return "; ".join(dict.fromkeys(texts))
+
+
+def _tuned_prior(guide: Any) -> dict[str, Any]:
+    """Return how the prior in force differs from the model's, and the evidence under it, where they are known."""
+    record = getattr(guide, "prior_record", None)
+    if record is None:
+        return {}
+    try:
+        with torch.no_grad():
+            evidence = log_marginal_likelihood(guide).item()
+    except GuideError:  # the curvature saw no labels
+        evidence = math.nan
+    return {
+        "prior_tuned": record.describe(),
+        "prior_trained_with": "yes" if record.consistent else "no: the weights were trained under another prior",
+        "log_marginal_likelihood": evidence,
+    }
 
 
 def _num_data(source: Source) -> int | float:

@@ -2,6 +2,7 @@
 
 from wiu_pyro.guides.block_normal import AutoBlockNormal
 from wiu_pyro.guides.closed_form import ClosedForm, closed_form
+from wiu_pyro.guides.evidence import log_marginal_likelihood, tune_prior
 from wiu_pyro.guides.laplace_block import AutoBlockDiagonalLaplace
 from wiu_pyro.guides.laplace_diagonal import AutoDiagonalLaplace
 from wiu_pyro.guides.laplace_ekfac import AutoEKFACLaplace
@@ -11,6 +12,7 @@ from wiu_pyro.guides.laplace_last import AutoLastLayerLaplace
 from wiu_pyro.guides.laplace_layers import AutoLaplace
 from wiu_pyro.guides.laplace_subnetwork import AutoSubnetworkLaplace
 from wiu_pyro.guides.mean_field import AutoMeanField
+from wiu_pyro.guides.prior_scales import PriorRecord, PriorTuning
 from wiu_pyro.guides.registry import by_name, known_guides
 from wiu_pyro.guides.start import init_to_network
 
@@ -26,8 +28,12 @@ __all__ = [
     "AutoMeanField",
     "AutoSubnetworkLaplace",
     "ClosedForm",
+    "PriorRecord",
+    "PriorTuning",
     "by_name",
     "closed_form",
     "init_to_network",
     "known_guides",
+    "log_marginal_likelihood",
+    "tune_prior",
 ]

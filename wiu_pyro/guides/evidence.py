@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -28,7 +28,7 @@ from wiu_pyro.errors import GuideError
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block
 from wiu_pyro.guides.prior_scales import PriorRecord, PriorTuning, Scale, groups_of, match_scales
 
-__all__ = ["Evidence", "log_marginal_likelihood", "tune_prior"]
+__all__ = ["Evidence", "by_group", "log_marginal_likelihood", "tune_prior", "tuned", "warn_inconsistent"]
 
 SCAN = torch.logspace(-2, 2, 17, dtype=torch.float64).tolist()  # multipliers looked at before the gradient is followed
 LIMIT = math.log(1e4)  # of a log multiplier, either way
@@ -126,6 +126,8 @@ class Evidence:
         return total
 
     def _log_det(self, term: _Term, groups: list[tuple[str, Scale]], factor: torch.Tensor) -> torch.Tensor:
+        if all(pattern == NO_GROUP for pattern, _ in groups):
+            return term.block.precision.log_det()
         present = {self.present[site] for site in term.sites}
         if len({pattern for pattern, _ in groups}) == 1 and len(present) == 1:
             return term.block.precision.log_det_scaled(factor[0])
@@ -213,6 +215,45 @@ def tune_prior(posterior: AutoBlockNormal, *, per: str = "network") -> AutoBlock
     return tuned
 
 
+def tuned(posterior: AutoBlockNormal, tuning: PriorTuning) -> AutoBlockNormal:
+    """Return what ``laplace_approximation`` makes of a posterior by the tuning its guide asks for.
+
+    Parameters
+    ----------
+    posterior : AutoBlockNormal
+        Under the prior that the weights were trained with.
+    tuning : PriorTuning
+
+    Returns
+    -------
+    AutoBlockNormal
+
+    Raises
+    ------
+    GuideError
+        If the tuning takes what only `wiu_pyro.fit` has: held-out data, or the training of the weights.
+    """
+    if tuning.by == "cross-validation":
+        raise GuideError(
+            "Cross-validation of the prior needs held-out data, which laplace_approximation does not have. Use "
+            "wiu_pyro.fit(model, guide, data, validation=(x, y))."
+        )
+    if tuning.when == "after":
+        return tune_prior(posterior, per=tuning.per)
+    if not posterior.prior_scales:
+        raise GuideError(
+            "A prior is tuned online while wiu_pyro.fit trains the weights, but these were not trained so. Use "
+            'wiu_pyro.fit with epochs, or tune_when="after".'
+        )
+    evidence = Evidence(posterior)
+    groups = groups_of(posterior.structure, list(evidence.present), tuning.per)
+    with torch.no_grad():
+        objective = (evidence(1.0).item(), evidence().item())
+    scales = {name: evidence.present[sites[0]] for name, sites in groups.items()}
+    posterior.prior_record = replace(posterior.prior_record, groups=scales, tuning=tuning, objective=objective)
+    return posterior
+
+
 def by_group(scales: Mapping[str, Scale], groups: Mapping[str, tuple[str, ...]]) -> dict[str, Scale]:
     """Return patterns for `Evidence` under which each group keeps one scale."""
     if set(groups) == {"network"}:
@@ -261,8 +302,8 @@ def warn_inconsistent(posterior: AutoBlockNormal) -> None:
     record = posterior.prior_record
     if not record.consistent:
         warnings.warn(
-            f"The weights were trained under another prior than the posterior's ({record.describe()} of the model's), "
-            "so that its mean is not the mode under it. Train under the tuned prior: give the model that prior, or "
+            f"The posterior's prior is the model's with {record.describe()}: another than the one the weights were "
+            "trained under, so that its mean is not its mode. To train under the tuned prior, give it to the model, or "
             'use tune_when="online".',
             stacklevel=3,
         )

@@ -38,7 +38,9 @@ from wiu_pyro.curvature import (
 from wiu_pyro.errors import CurvatureError, PriorError
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.data_pass import DataPass, peak_memory_bytes
+from wiu_pyro.guides.evidence import tuned
 from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
+from wiu_pyro.guides.prior_scales import PriorTuning, read_tuning
 from wiu_pyro.nn import as_batches, base_distribution, complete_num_data, run_at, weight_module
 
 __all__ = ["LaplaceGuide"]
@@ -59,6 +61,13 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         Pyro's per-site initialisation; the network's own weights when None.
     temperature : float
         Multiplies the weight of the prior against the likelihood; 1 is Bayes.
+    tune_prior : {"marginal-likelihood", "cross-validation"} or PriorTuning, optional
+        Choose multipliers of the prior's sd by the Laplace evidence, or, in `wiu_pyro.fit`, by held-out data. The
+        model's prior stays what it is; the posterior has the tuned one.
+    tune_per : {"network", "layer", "site"}
+        What shares a multiplier; the network by default.
+    tune_when : {"after", "online"}
+        Once the weights are trained (default), or while `wiu_pyro.fit` trains them.
     **options
         The fields of `wiu_pyro.curvature.CurvatureConfig`: ``curvature="fisher_mc"``, for example.
 
@@ -77,11 +86,15 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         *,
         init_loc_fn: Callable[[dict[str, Any]], torch.Tensor] | None = None,
         temperature: float = 1.0,
+        tune_prior: str | PriorTuning | None = None,
+        tune_per: str | None = None,
+        tune_when: str | None = None,
         **options: Any,
     ) -> None:
         config = read_curvature_config(type(self).__name__, options, kinds=self.curvature_kinds)
         super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)
         self.config = config
+        self.tuning = read_tuning(tune_prior, tune_per, tune_when)
         self._differentiated: frozenset[str] = frozenset()  # layers whose inputs and outputs show no Jacobian
 
     @property
@@ -163,7 +176,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         )
         posterior.blocks, posterior.curvature = self._blocks(posterior, passes)
         passes.end()
-        return posterior
+        return posterior if self.tuning is None else tuned(posterior, self.tuning)
 
     @abstractmethod
     def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:

@@ -2,10 +2,12 @@
 
 from wiu_pyro.infer.config import FitConfig
 from wiu_pyro.infer.convergence import Convergence, assess
+from wiu_pyro.infer.cross_validation import cross_validate_prior
 from wiu_pyro.infer.draws import draw_weights
-from wiu_pyro.infer.fit import Fit, fit
+from wiu_pyro.infer.fit import fit
 from wiu_pyro.infer.functional import FunctionalBatch, functional_distribution
 from wiu_pyro.infer.predict import Predictions, predict
+from wiu_pyro.infer.result import Fit
 
 __all__ = [
     "Convergence",
@@ -14,6 +16,7 @@ __all__ = [
     "FunctionalBatch",
     "Predictions",
     "assess",
+    "cross_validate_prior",
     "draw_weights",
     "fit",
     "functional_distribution",

@@ -34,6 +34,8 @@ class FitConfig:
         Data per batch of the curvature pass, for tensors and Datasets.
     progress : bool
         Show a progress bar on stderr.
+    tune_prior, tune_per, tune_when : str or None
+        Set on a Laplace guide when given: see `LaplaceGuide`.
     """
 
     batch_size: int = 128
@@ -44,6 +46,9 @@ class FitConfig:
     max_norm: float | None = None
     curvature_batch_size: int = 512
     progress: bool = False
+    tune_prior: str | None = None
+    tune_per: str | None = None
+    tune_when: str | None = None
 
 
 def read_config(options: dict[str, Any]) -> FitConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,52 +15,17 @@ from wiu_pyro.errors import GuideError
 from wiu_pyro.guides.block_normal import AutoBlockNormal
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.guides.prior_scales import read_tuning
 from wiu_pyro.infer.checks import check_data
 from wiu_pyro.infer.config import FitConfig, read_config, read_device
-from wiu_pyro.infer.convergence import Convergence, assess
+from wiu_pyro.infer.convergence import assess
+from wiu_pyro.infer.cross_validation import cross_validate_prior
+from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.run import Run
 from wiu_pyro.infer.seeding import seeded
-from wiu_pyro.nn import ModelStructure, as_batches, complete_num_data, unsampled
+from wiu_pyro.nn import as_batches, complete_num_data, unsampled
 
 __all__ = ["Fit", "fit"]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A trained posterior and how it came about.
-
-    Attributes
-    ----------
-    model : callable
-        The Pyro model.
-    guide : AutoGuide
-        Ready to sample; after a Laplace guide was fitted, the Gaussian around its point estimate.
-    losses : ndarray, shape (epochs,)
-        −ELBO per epoch, summed over the data, in nats: the mean over the epoch's batches, as they were trained on.
-    validation : dict of str to ndarray, shape (epochs,)
-        ``accuracy`` and ``nll`` of the guide's centre after each epoch, when validation data were given.
-    convergence : Convergence
-    seed : int
-    settings : dict
-        All settings, as plain values.
-    structure : ModelStructure
-    point_estimate : dict of site to Tensor
-        The guide's centre.
-    unsampled : dict of str to Tensor
-        What else the network held at the end of the fit: parameters without a prior, running statistics. The model is
-        shared, and another fit of it moves them on; `predict` and the export put these back for as long as they run.
-    """
-
-    model: Callable[..., Any]
-    guide: AutoGuide
-    losses: np.ndarray
-    validation: dict[str, np.ndarray]
-    convergence: Convergence
-    seed: int
-    settings: dict[str, Any]
-    structure: ModelStructure
-    point_estimate: dict[str, torch.Tensor] = field(repr=False)
-    unsampled: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
 
 def fit(
@@ -144,7 +109,7 @@ def fit(
     )
     if _shares_point_estimate(start, guide, epochs):  # then that one's training, and its verdict, are this one's
         losses, scores, convergence = start.losses, start.validation, start.convergence
-    return Fit(
+    found = Fit(
         model=model,
         guide=posterior,
         losses=np.asarray(losses),
@@ -152,10 +117,19 @@ def fit(
         convergence=convergence,
         seed=seed,
         settings=settings,
-        structure=structure,
+        structure=posterior.structure if _has_other_prior(posterior) else structure,
         point_estimate=run.centre(),
         unsampled=unsampled(model, structure.priors),
     )
+    tuning = getattr(guide, "tuning", None)
+    if tuning is not None and tuning.by == "cross-validation":
+        return cross_validate_prior(found, validation, tuning=tuning, seed=seed)
+    return found
+
+
+def _has_other_prior(posterior: AutoGuide) -> bool:
+    """Return whether a posterior stands under another prior than the model's: its structure then has it."""
+    return isinstance(posterior, AutoBlockNormal) and posterior.prior_record.changed
 
 
 def _adopt(model: Callable[..., Any], guide: AutoGuide, data: Any, config: FitConfig) -> None:
@@ -169,6 +143,14 @@ def _adopt(model: Callable[..., Any], guide: AutoGuide, data: Any, config: FitCo
         if not isinstance(guide, NetworkGuide):
             raise GuideError("A temperature is for the toolkit's guides; Pyro's own have none. Leave it out.")
         guide.temperature = config.temperature
+    tuning = read_tuning(config.tune_prior, config.tune_per, config.tune_when)
+    if tuning is not None:
+        if not isinstance(guide, LaplaceGuide):
+            raise GuideError(
+                f"tune_prior is for the Laplace guides, but this is a {type(guide).__name__}. Use for example "
+                "AutoKFACLaplace, or give the model another prior."
+            )
+        guide.tuning = tuning
 
 
 def _shares_point_estimate(start: Any, guide: AutoGuide, epochs: int) -> bool:

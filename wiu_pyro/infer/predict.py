@@ -17,9 +17,9 @@ import torch
 from wiu_pyro.curvature import OutputLikelihood, read
 from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.infer.draws import draw_weights
-from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.functional import functional_distribution
 from wiu_pyro.infer.link import LINKS
+from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.summaries import INTERVAL, Outputs, Summary, summarise_closed_form, summarise_draws
 from wiu_pyro.metrics import mean_with_se
 from wiu_pyro.nn import Batches, as_batches, holding, run_at

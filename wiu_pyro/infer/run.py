@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pyro
@@ -20,6 +21,7 @@ from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.infer.checks import check_batch
 from wiu_pyro.infer.config import FitConfig
+from wiu_pyro.infer.online_tuning import OnlineTuning, untuned
 from wiu_pyro.nn import Batches, ModelStructure, as_batches, put_unsampled, run_at, unsampled
 from wiu_pyro.progress import ProgressBar
 
@@ -131,12 +133,13 @@ class Run:
         rate = self.config.learning_rate or LEARNING_RATE
         optimiser = torch.optim.Adam(parameters, lr=rate, fused=True)
         total, full = epochs * len(batches), self.full_rate_epochs(epochs) * len(batches)
+        online = self._online(batches, epochs)
         held_out = None if validation is None else as_batches(validation, batch_size=1000, device=self.device)
         if held_out is not None:
             check_batch(self.structure, next(iter(held_out)))
         with pyro.validation_enabled(False), ProgressBar(total, type(self.guide).__name__, self.config.progress) as bar:
             step = 0
-            for _ in range(epochs):
+            for number in range(1, epochs + 1):
                 self._mode(training=True)
                 running, count = 0.0, 0
                 for batch in batches:
@@ -149,7 +152,22 @@ class Run:
                 for name, score in self._validate(held_out).items():
                     scores.setdefault(name, []).append(score)
                     bar.note(**{name: score})
+                if online is not None and number < epochs:
+                    self._mode(training=False)
+                    online.after_epoch(number)
         return losses, scores
+
+    def _online(self, batches: Batches, epochs: int) -> OnlineTuning | None:
+        """Return what changes the prior between epochs, where that was asked for."""
+        tuning = getattr(self.guide, "tuning", None)
+        if tuning is None or tuning.when != "online":
+            return None
+        if epochs <= tuning.burn_in:
+            raise GuideError(
+                f"A prior tuned online needs more epochs than its burn-in of {tuning.burn_in}, but epochs is {epochs}. "
+                'Train longer, or use tune_when="after".'
+            )
+        return OnlineTuning(self.guide, batches)
 
     def _step(self, optimiser: torch.optim.Optimizer, parameters: list[torch.Tensor], batch: Any, step: int) -> float:
         optimiser.zero_grad(set_to_none=True)
@@ -215,7 +233,9 @@ class Run:
         self._mode(training=False)
         if isinstance(self.guide, LaplaceGuide):
             batches = as_batches(data, batch_size=self.config.curvature_batch_size, device=self.device)
-            return self.guide.laplace_approximation(batches)
+            by_held_out = self.guide.tuning is not None and self.guide.tuning.by == "cross-validation"
+            with untuned(self.guide) if by_held_out else nullcontext():  # then it is tuned afterwards
+                return self.guide.laplace_approximation(batches)
         if isinstance(self.guide, AutoLaplaceApproximation):
             return _pyro_laplace(self.guide, data, self.device)
         return self.guide

@@ -84,7 +84,24 @@ def _posterior_table(posteriors: Sequence[Posterior], record: Record) -> Table:
             )
         )
     notes = (_start_note(record),) if _start_note(record) else ()
-    return Table("The posteriors", columns, tuple(rows), notes, words=columns[1:4])
+    return Table("The posteriors", columns, tuple(rows), (*notes, *_prior_notes(posteriors)), words=columns[1:4])
+
+
+def _prior_notes(posteriors: Sequence[Posterior]) -> tuple[str, ...]:
+    """Say of which posteriors the prior is not the model's, and whether their weights were trained under it."""
+    notes = []
+    for posterior in posteriors:
+        changed = posterior.attrs.get("prior_tuned")
+        if not changed:
+            continue
+        trained = str(posterior.attrs.get("prior_trained_with", ""))
+        warning = (
+            " The weights were trained under another prior, so that the posterior's mean is not its mode."
+            if trained.startswith("no")
+            else ""
+        )
+        notes.append(f"{posterior.name}: the prior is the one above with {changed}.{warning}")
+    return tuple(notes)
 
 
 def _fit_time(entry: Record) -> str:

@@ -1,0 +1,81 @@
+"""The prior's scales tuned by the evidence while a network is trained.
+
+After Immer et al. (2021), *Scalable Marginal Likelihood Estimation for Model Selection in Deep Learning*, algorithm 1:
+every few epochs the curvature is computed, the log scales take gradient steps on the evidence, and training goes on
+under the new prior, so that the weights end up trained under the prior they are given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from wiu_pyro.guides.block_normal import AutoBlockNormal
+from wiu_pyro.guides.evidence import Evidence, by_group
+from wiu_pyro.guides.laplace import LaplaceGuide
+from wiu_pyro.guides.prior_scales import PriorTuning, groups_of
+from wiu_pyro.nn import Batches
+
+__all__ = ["OnlineTuning", "untuned"]
+
+
+@contextmanager
+def untuned(guide: LaplaceGuide) -> Iterator[None]:
+    """Let `laplace_approximation` leave the prior as it is, inside the context."""
+    tuning, guide.tuning = guide.tuning, None
+    try:
+        yield
+    finally:
+        guide.tuning = tuning
+
+
+class OnlineTuning:
+    """Gradient steps on the log scales of the prior, between the epochs of a point estimate's training.
+
+    Parameters
+    ----------
+    guide : LaplaceGuide
+        With ``tune_when="online"``; its `prior_scales` are what training goes on under.
+    batches : Batches
+        The training data, for the curvature.
+    """
+
+    def __init__(self, guide: LaplaceGuide, batches: Batches) -> None:
+        self.guide, self.batches = guide, batches
+        self.tuning: PriorTuning = guide.tuning
+        self.logs: torch.Tensor | None = None
+        self.optimiser: torch.optim.Optimizer | None = None
+
+    def after_epoch(self, number: int) -> None:
+        """Change the prior, if it is time; `number` counts the epochs from 1. The model must be in evaluation."""
+        since = number - self.tuning.burn_in
+        if since < 0 or since % self.tuning.every:
+            return
+        evidence = Evidence(self._posterior())
+        groups = groups_of(evidence.posterior.structure, list(evidence.present), self.tuning.per)
+        if self.logs is None or self.optimiser is None:
+            device = evidence.posterior.loc.device
+            present = [math.log(evidence.present[sites[0]]) for sites in groups.values()]
+            self.logs = torch.tensor(present, dtype=torch.float64, device=device, requires_grad=True)
+            self.optimiser = torch.optim.Adam([self.logs], lr=self.tuning.learning_rate)
+        for _ in range(self.tuning.steps):
+            self.optimiser.zero_grad()
+            scales = dict(zip(groups, self.logs.exp(), strict=True))
+            (-evidence(by_group(scales, groups))).backward()
+            self.optimiser.step()
+        found = dict(zip(groups, self.logs.detach().exp().tolist(), strict=True))
+        self.guide.set_prior_scales({site: found[name] for name, sites in groups.items() for site in sites})
+
+    def _posterior(self) -> AutoBlockNormal:
+        guide, config = self.guide, self.guide.config
+        if self.tuning.curvature is not None:
+            guide.config = replace(config, curvature=self.tuning.curvature)
+        try:
+            with untuned(guide):
+                return guide.laplace_approximation(self.batches)
+        finally:
+            guide.config = config
