@@ -219,6 +219,24 @@ def test_the_predictives_asked_for_are_written(
     assert got == log_likelihood
 
 
+@pytest.mark.parametrize("link", ["probit", "bridge"])
+def test_closed_form_predictive_is_written_with_its_link(link: str, fits: dict[str, Any], tmp_path: Path) -> None:
+    fit, data = fits["AutoKFACLaplace"], make_data()
+    wiu.save(wiu.to_inference_data(fit, data, num_samples=5, predictive="both", link=link), tmp_path / "one.nc")
+    idata = wiu.load(tmp_path / "one.nc")
+    group, expected = dataset(idata, "predictive_linearised"), wiu.infer.predict(fit, data, link=link)
+    assert (group.attrs["link"], group.attrs["num_samples"]) == (link, 0)
+    for name in ("mean", "functional_variance", "predictive_entropy"):
+        np.testing.assert_allclose(group[name][0], getattr(expected, name), rtol=1e-5)
+    assert ("lower" in group, "concentration" in group) == (link == "bridge", link == "bridge")
+    assert "log_likelihood" not in groups(idata)  # there are no draws
+    found = wiu.diagnostics.predictive(idata)
+    assert found.attrs["link"] == link
+    np.testing.assert_allclose(found.nll, -np.log(expected.mean[np.arange(len(data[1])), data[1]]).mean(), rtol=1e-5)
+    sampled = dataset(idata, "predictive_sampled").attrs
+    assert ("link" in sampled, sampled["num_samples"]) == (False, 5)
+
+
 def test_mean_field_predicts_by_sampled_networks(fits: dict[str, Any]) -> None:
     idata = wiu.to_inference_data(fits["AutoMeanField"], make_data(), num_samples=5)
     assert "predictive_sampled" in groups(idata)
@@ -342,6 +360,7 @@ def test_an_unknown_option_is_named_with_its_neighbours(fits: dict[str, Any]) ->
     [
         ({"num_samples": 1}, "At least 2 draws are needed.*num_samples is 1"),
         ({"predictive": "linear"}, "Unknown predictive 'linear'. Did you mean 'linearised'"),
+        ({"link": "probits"}, "Unknown link 'probits'. Did you mean 'probit'"),
         ({"split": "testing"}, "Unknown split 'testing'. Did you mean 'test'"),
         ({"max_weights_per_layer": 0}, "max_weights_per_layer must be at least 1, but is 0"),
     ],

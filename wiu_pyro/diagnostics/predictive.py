@@ -46,8 +46,9 @@ def predictive(idata: Any, kind: str | None = None, *, bins: int = 15, num_decli
         ``ece``; ``predictive_entropy`` and its parts ``expected_entropy`` (aleatoric) and ``mutual_information``
         (epistemic), means in nats, with ``*_se``; ``aurc``; ``auroc_error``, how well the entropy tells wrong from
         right (NaN where all are right); the same without entropies of the point estimate as ``point_*``, which
-        declines by the entropy of its own probabilities, and ``nll_above_point`` (nats per image, with ``*_se``): the
-        mean of the differences image by image, above 0 where the posterior predicts worse. Reliability table over
+        declines by the entropy of its own probabilities, and ``nll_above_point`` (nats per image) and
+        ``accuracy_below_point`` (share of images), each with ``*_se``: means of the differences image by image, above 0
+        where the posterior predicts worse. Reliability table over
         ``bin``: ``bin_left``, ``bin_right``, ``bin_count``, ``bin_confidence``, ``bin_accuracy``. Over ``coverage``:
         ``risk`` (error rate among the images answered when the highest predictive entropy is declined first) and
         ``point_risk``. Over ``rank``, the images declined first: ``declined`` (obs_id), ``declined_label``,
@@ -75,7 +76,8 @@ def predictive(idata: Any, kind: str | None = None, *, bins: int = 15, num_decli
     out = xr.concat(chains, dim="chain")
     split = str(schema.dataset(idata, "observed_data").attrs.get("split", ""))
     extra = {"kind": chosen, "num_obs": obs.size, "split": split, "interval": data.attrs.get("interval", 0.95)}
-    out.attrs = carried_attrs(idata) | extra
+    extra["prediction_default"] = str(schema.attrs(idata).get("prediction_default", ""))
+    out.attrs = carried_attrs(idata) | extra | {key: data.attrs[key] for key in ("link",) if key in data.attrs}
     return squeeze_chain(out)
 
 
@@ -99,6 +101,8 @@ def _classifier(data: xr.Dataset, obs: xr.DataArray, chain: int, sizes: tuple[in
         columns |= {f"point_{name}": value for name, value in _scores(point, labels, point_entropy, bins).items()}
         above = metrics.nll_pointwise(p, labels) - metrics.nll_pointwise(point, labels)
         columns |= _with_se("nll_above_point", above)
+        lost = metrics.correct(point, labels).astype(float) - metrics.correct(p, labels)
+        columns |= _with_se("accuracy_below_point", lost)
         risk = metrics.risk_coverage(~metrics.correct(point, labels), point_entropy).risk
         lines["point_risk"] = ("coverage", risk)
     table = metrics.reliability(p, labels, bins=bins)

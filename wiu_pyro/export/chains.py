@@ -127,7 +127,7 @@ def _check_same_layout(group: str, first: xr.Dataset, other: xr.Dataset, positio
             )
         if "chain" not in array.dims and not array.equals(other[name]):
             raise SchemaError(f"'{name}' has no chain and must be the same in every run, but {where}. {again}")
-    for key in ("moments", "factorised", "predictive", "split"):
+    for key in ("moments", "factorised", "predictive", "link", "split"):
         if first.attrs.get(key) != other.attrs.get(key):
             raise SchemaError(
                 f"The same '{key}' is needed in every run, but {where}: {first.attrs.get(key)!r} and "

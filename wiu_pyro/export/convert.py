@@ -20,6 +20,7 @@ from wiu_pyro.export.layout import Parameter, layer_parameters
 from wiu_pyro.export.sources import Source, read_source
 from wiu_pyro.infer import Fit
 from wiu_pyro.infer.checks import check_new_data
+from wiu_pyro.infer.link import LINKS
 from wiu_pyro.schema import layer_group, moments_group, validate
 
 __all__ = ["ExportConfig", "to_inference_data"]
@@ -39,6 +40,8 @@ class ExportConfig:
         exports all. Moments are always those of all weights.
     predictive : {"auto", "linearised", "sampled", "both"} or None
         Which predictives of `data` are computed: ``"auto"`` is linearised for Laplace posteriors, sampled for others.
+    link : {"mc", "probit", "bridge", "bridge_norm"}
+        How a linearised predictive comes to class probabilities, as `wiu_pyro.infer.predict` takes it.
     split : {"test", "train"}
         What `data` are.
     model : callable, optional
@@ -54,6 +57,7 @@ class ExportConfig:
 
     max_weights_per_layer: int | None = 2_000
     predictive: str | None = "auto"
+    link: str = "mc"
     split: str = "test"
     model: Callable[..., Any] | None = None
     train_data: Any = None
@@ -66,6 +70,8 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.predictive is not None and self.predictive not in PREDICTIVES:
             raise GuideError(f"Unknown predictive '{self.predictive}'. {near_matches(self.predictive, PREDICTIVES)}")
+        if self.link not in LINKS:
+            raise GuideError(f"Unknown link '{self.link}'. {near_matches(self.link, LINKS)}")
         if self.split not in SPLITS:
             raise GuideError(f"Unknown split '{self.split}'. {near_matches(self.split, SPLITS)}")
         if self.max_weights_per_layer is not None and self.max_weights_per_layer < 1:
@@ -92,8 +98,8 @@ def to_inference_data(fit: Any, data: Any = None, *, num_samples: int = 200, see
     seed : int
         Seed of the draws, not of the fit.
     **options
-        The fields of `ExportConfig`: ``max_weights_per_layer``, ``predictive``, ``split``, ``model``, ``train_data``,
-        ``class_names``, ``model_name``, ``data_name``, ``input_scaling``, ``subset_seed``.
+        The fields of `ExportConfig`: ``max_weights_per_layer``, ``predictive``, ``link``, ``split``, ``model``,
+        ``train_data``, ``class_names``, ``model_name``, ``data_name``, ``input_scaling``, ``subset_seed``.
 
     Returns
     -------
@@ -254,8 +260,10 @@ def _data_groups(
         config.predictive, (config.predictive,)
     )
     for kind in kinds:
-        found = predictions.predict_chains(source, observed, kind, centres=centres)
-        groups[f"predictive_{kind}"] = predictions.predictive_group(found, num_samples=source.num_draws)
+        # of both, only the linearised one has a link
+        link = "mc" if config.predictive == "both" and kind == "sampled" else config.link
+        found = predictions.predict_chains(source, observed, kind, centres=centres, link=link)
+        groups[f"predictive_{kind}"] = predictions.predictive_group(found)
         if kind == default or len(kinds) == 1:
             groups["log_likelihood"] = predictions.log_likelihood_group(found)
     return {name: group for name, group in groups.items() if group is not None}

@@ -14,6 +14,7 @@ import xarray as xr
 from wiu_pyro.export.layer_groups import with_coords
 from wiu_pyro.export.sources import Source
 from wiu_pyro.infer import Fit, Predictions, assess, predict
+from wiu_pyro.infer.predict import INTERVAL
 from wiu_pyro.nn import as_batches
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 MAX_INPUT_BYTES = 64 * 2**20
-# field of Predictions -> dims after chain; those a likelihood has not are left out
+# field of Predictions -> dims after chain; those a likelihood or a link has not are left out
 CLASSIFICATION = {
     "mean": ("obs_id", "class"),
     "lower": ("obs_id", "class"),
@@ -36,6 +37,8 @@ CLASSIFICATION = {
     "predictive_entropy": ("obs_id",),
     "expected_entropy": ("obs_id",),
     "mutual_information": ("obs_id",),
+    "functional_variance": ("obs_id", "class"),  # of the logits
+    "concentration": ("obs_id", "class"),  # of the Laplace bridge's Dirichlet
 }
 REGRESSION = {
     name: ("obs_id", "output")
@@ -87,7 +90,7 @@ class _Replay:
 
 
 def predict_chains(
-    source: Source, observed: Observations, kind: str, *, centres: Sequence[Mapping[str, torch.Tensor]]
+    source: Source, observed: Observations, kind: str, *, centres: Sequence[Mapping[str, torch.Tensor]], link: str
 ) -> list[Predictions]:
     """Predict the data with each network of a posterior.
 
@@ -98,12 +101,14 @@ def predict_chains(
     kind : {"linearised", "sampled"}
     centres : sequence of mapping of site to Tensor
         Mean of the weights in each chain: the point estimate where there is no fit to ask.
+    link : str
+        As `wiu_pyro.infer.predict` takes it.
 
     Returns
     -------
     list of Predictions
     """
-    options = {"kind": kind, "num_samples": source.num_draws, "seed": source.seed}
+    options = {"kind": kind, "link": link, "num_samples": source.num_draws, "seed": source.seed}
     if source.fit is not None:
         return [predict(source.fit, observed.parts, **options)]
     found = []
@@ -129,8 +134,8 @@ def _as_fit(source: Source, guide: Any, centre: Mapping[str, torch.Tensor]) -> F
     )
 
 
-def predictive_group(predictions: Sequence[Predictions], *, num_samples: int) -> xr.Dataset:
-    """Return group `predictive_<kind>` from the predictions of each chain."""
+def predictive_group(predictions: Sequence[Predictions]) -> xr.Dataset:
+    """Return group `predictive_<kind>` from the predictions of each chain; what a link does not give is left out."""
     table = REGRESSION if predictions[0].likelihood == "normal" else CLASSIFICATION
     variables = {}
     for name, dims in table.items():
@@ -139,7 +144,11 @@ def predictive_group(predictions: Sequence[Predictions], *, num_samples: int) ->
             continue
         values = np.stack([np.asarray(part, np.float32) for part in parts])
         variables[name] = (("chain", *dims), values.reshape(*values.shape[:2], -1) if len(dims) == 2 else values)
-    return with_coords(xr.Dataset(variables, attrs={"interval": 0.95, "num_samples": num_samples}))
+    first = predictions[0]
+    attrs = {"interval": INTERVAL, "num_samples": first.num_samples}
+    if first.kind == "linearised" and first.likelihood != "normal":
+        attrs["link"] = first.link
+    return with_coords(xr.Dataset(variables, attrs=attrs))
 
 
 def log_likelihood_group(predictions: Sequence[Predictions]) -> xr.Dataset | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
-from wiu_pyro import diagnostics
+from wiu_pyro import diagnostics, schema
 from wiu_pyro.errors import SchemaError
 from wiu_pyro.report.content import Section, Table
 from wiu_pyro.report.figures import drawn, figure_group
@@ -21,7 +21,13 @@ WHY = {
     "posterior belongs to; networks sampled from it leave the region where it holds and usually predict worse",
     "sampled": "networks are drawn from the posterior and their class probabilities averaged",
 }
+LINKS = {
+    "probit": "class probabilities by the probit approximation",
+    "bridge": "class probabilities by the Laplace bridge",
+    "bridge_norm": "class probabilities by the Laplace bridge with normalised variances",
+}
 WORSE = 0.1  # share of the point estimate's NLL below which a difference is none worth a warning
+LESS_ACCURATE = 0.005  # the same of accuracy, share of the images
 NO_PREDICTIONS = "The files hold no predictions: they were exported without test data."
 
 # heading, variable, how a mean over chains is written; a variable with a standard error is written with it
@@ -81,8 +87,11 @@ def _which(posteriors: Sequence[Posterior]) -> tuple[str, ...]:
     users: dict[str, list[str]] = {}
     for posterior in posteriors:
         for group in posterior.predictive_groups[:1]:
-            users.setdefault(group.removeprefix("predictive_"), []).append(posterior.name)
-    return tuple(f"{', '.join(names)}: {kind} predictive — {WHY.get(kind, '')}." for kind, names in users.items())
+            kind = group.removeprefix("predictive_")
+            link = LINKS.get(str(schema.dataset(posterior.idata, group).attrs.get("link", "")), "")
+            text = f"{kind} predictive — {WHY.get(kind, '')}{f'; {link}' if link else ''}."
+            users.setdefault(text, []).append(posterior.name)
+    return tuple(f"{', '.join(names)}: {text}" for text, names in users.items())
 
 
 def prediction_tables(posteriors: Sequence[Posterior]) -> tuple[Table, ...]:
@@ -106,7 +115,8 @@ def prediction_tables(posteriors: Sequence[Posterior]) -> tuple[Table, ...]:
         rows = [(name, *_row(result, columns, "")) for name, result in mine]
         rows += _point_rows(mine, columns)
         head = f"{title}, {number(int(attrs['num_obs']))} {attrs.get('split') or ''} observations".replace("  ", " ")
-        tables.append(Table(head, ("posterior", *(column[0] for column in columns)), tuple(rows), _worse(mine)))
+        notes = (*_worse(mine), *_less_accurate(mine))
+        tables.append(Table(head, ("posterior", *(column[0] for column in columns)), tuple(rows), notes))
     return tuple(tables)
 
 
@@ -178,6 +188,22 @@ def _worse(results: Sequence[tuple[str, xr.Dataset]]) -> tuple[str, ...]:
         f"Worse than the point estimate in NLL, nats per image: {', '.join(found)} (paired over the images). "
         "Where probabilities count, the point estimate is the better choice there; the layer figures rest on the same "
         "approximation.",
+    )
+
+
+def _less_accurate(results: Sequence[tuple[str, xr.Dataset]]) -> tuple[str, ...]:
+    """Warn of Laplace posteriors whose sampled networks classify fewer images right than their point estimate."""
+    found = []
+    for name, result in results:
+        lost, error = (_mean(result, f"accuracy_below_point{end}") for end in ("", "_se"))
+        sampled = result.attrs.get("kind") == "sampled" and result.attrs.get("prediction_default") == "linearised"
+        if sampled and lost is not None and error is not None and lost > max(2 * error, LESS_ACCURATE):
+            found.append(f"{name} by {100 * lost:.2f} ± {100 * error:.2f} points")
+    if not found:
+        return ()
+    return (
+        f"Fewer images right by sampled networks than by the point estimate: {', '.join(found)} (paired over the "
+        "images). They leave the region where a Laplace approximation holds: use the linearised predictive.",
     )
 
 
