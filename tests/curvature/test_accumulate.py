@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from wiu_pyro.curvature import CategoricalOutput, CurvaturePass, DataStream, KroneckerFactors, accumulate, rule_for
-from wiu_pyro.errors import CurvatureError, OutputError
+from wiu_pyro.errors import CurvatureError, DataError, OutputError
 from wiu_pyro.guides import AutoEKFACLaplace, AutoFullLaplace, AutoKFACLaplace, AutoLaplace, AutoSubnetworkLaplace
 from wiu_pyro.nn import BayesianNetwork, Normal
 
@@ -218,6 +218,13 @@ def test_curvature_that_is_not_finite_is_named_with_layer_and_batch():
     x[12] = 3e20  # finite, its square is not
     with pytest.raises(CurvatureError, match="that of layer '0' is NaN or infinite since batch 2"):
         AutoKFACLaplace(model).laplace_approximation(DataLoader(TensorDataset(x, y), batch_size=BATCH))
+
+
+def test_outputs_that_are_not_finite_are_named_with_their_batch():
+    x, y = data()
+    x[12] = float("nan")
+    with pytest.raises(DataError, match="The network's output must be finite, but batch 2 gave NaN"):
+        AutoKFACLaplace(network()).laplace_approximation(DataLoader(TensorDataset(x, y), batch_size=BATCH))
 
 
 def dead() -> BayesianNetwork:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from pyro.infer.autoguide.guides import AutoLaplaceApproximation
 from torch import nn
@@ -35,7 +36,7 @@ from wiu_pyro.curvature import (
     refuse_training_mode,
     rule_for,
 )
-from wiu_pyro.errors import CurvatureError, PriorError
+from wiu_pyro.errors import CurvatureError, LikelihoodError, ModelError, PriorError
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.data_pass import DataPass, peak_memory_bytes
 from wiu_pyro.guides.evidence import tuned
@@ -96,6 +97,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         self.config = config
         self.tuning = read_tuning(tune_prior, tune_per, tune_when)
         self._differentiated: frozenset[str] = frozenset()  # layers whose inputs and outputs show no Jacobian
+        self._shows_jacobians = True  # whether the output whose Jacobian is meant is known
 
     @property
     def curvature_kind(self) -> str:
@@ -168,8 +170,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         self.setup(batches)
         self.refuse_model()
         batch = next(iter(batches))
-        if self.config.curvature != "hessian":
-            self._look_at_layers(batch)
+        self._look_at_layers(batch)
         posterior = AutoBlockNormal(self, point_sites=self._point_sites(), batch=batch)
         passes = DataPass(
             batches, self, checkpoint=checkpoint, checkpoint_seconds=checkpoint_seconds, progress=progress
@@ -246,7 +247,8 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
                 yield here[0]
 
         def forward(batch: Batch) -> OutputLikelihood:
-            trace, _ = run_at(self.model, weights, batch, hold_parameters=True)
+            with pyro.validation_enabled(False):  # the pass itself names the batch that is not finite
+                trace, _ = run_at(self.model, weights, batch, hold_parameters=True)
             node = trace.nodes[self.structure.observed]
             labelled = len(batch) > 1
             totals.add(len(batch[0]), node["fn"].log_prob(node["value"]).double().sum() if labelled else None)
@@ -273,7 +275,15 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         self._differentiated = frozenset()
         rules, point = self._rules(), self.point_estimate()
         sites = {name: self.structure.layer_sites[name] for name in rules}
-        self._differentiated = layers_to_differentiate(self._likelihood, point, batch, rules=rules, sites=sites)
+        try:
+            self._differentiated = layers_to_differentiate(self._likelihood, point, batch, rules=rules, sites=sites)
+        except (CurvatureError, LikelihoodError, ModelError) as error:
+            if self.config.curvature != "hessian":
+                raise
+            # the Hessian takes shared layers, whose Jacobian the network shows, and any likelihood, of which one that is
+            # not known does not say what the network's output is
+            self._differentiated = frozenset(rules)
+            self._shows_jacobians = not isinstance(error, LikelihoodError)
 
     def refuse_cost(self, num_weights: int) -> None:
         """Raise CostError where the posterior of so many weights would not fit; `fit` asks before it trains."""
