@@ -31,7 +31,9 @@ class AutoSubnetworkLaplace(LaplaceGuide):
     """Laplace approximation over chosen single weights of a network.
 
     The variance by which weights are chosen is in units of the weight: under priors of different scales it prefers
-    the wide ones (under `FanInNormal` the biases). Other parameters and errors are those of `LaplaceGuide`.
+    the wide ones (under `FanInNormal` the biases). Weights that never shape the output, such as those of pixels that
+    are always black, have the variance of the prior; they are chosen last. Other parameters and errors are those of
+    `LaplaceGuide`.
 
     Parameters
     ----------
@@ -136,7 +138,8 @@ class AutoSubnetworkLaplace(LaplaceGuide):
             diagonals, record = self._diagonals(rules, data)
             variance = torch.zeros_like(posterior.loc)
             for name, one in diagonals.items():
-                variance[index[name]] = (one.diagonal * record.scale + prior[index[name]]).reciprocal()
+                found = (one.diagonal * record.scale + prior[index[name]]).reciprocal()
+                variance[index[name]] = torch.where(one.diagonal > 0, found, -found)  # without a say: last
             chosen = _largest(variance, self.count())
         elif self.select == "largest-magnitude":
             chosen = _largest(posterior.loc.abs(), self.count())
