@@ -18,6 +18,7 @@ from wiu_pyro.export.container import build
 from wiu_pyro.export.draws import ChainDraws, SiteMoments, collect, estimate_moments, prior_moments
 from wiu_pyro.export.layout import Parameter, layer_parameters
 from wiu_pyro.export.sources import Source, read_source
+from wiu_pyro.export.spectra import with_spectra
 from wiu_pyro.infer import Fit
 from wiu_pyro.infer.checks import check_new_data
 from wiu_pyro.infer.link import LINKS
@@ -178,7 +179,8 @@ def _weight_groups(
             source, chains, structure=structure_name(source), curvature=attrs["curvature"]
         ),
     }
-    return groups | _groups_by_layer(layers, chains, moments, priors=priors, exact=source.chains[0].closed is not None)
+    exact = source.chains[0].closed is not None
+    return groups | with_spectra(_groups_by_layer(layers, chains, moments, priors=priors, exact=exact), source.chains)
 
 
 def _moments(source: Source) -> list[dict[str, SiteMoments]]:

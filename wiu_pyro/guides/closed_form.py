@@ -21,6 +21,7 @@ from wiu_pyro.guides.start import is_real
 from wiu_pyro.linalg import (
     DensePrecision,
     DiagonalPrecision,
+    EigenbasisPrecision,
     LowRankCovariance,
     Precision,
     kl_from_diagonal_normal,
@@ -54,6 +55,9 @@ class ClosedForm:
         layer at its point estimate.
     factorised : bool
         Whether all weights are independent, so that `sd_conditional` equals `sd`.
+    layer_spectra : dict of str to (Tensor, Tensor)
+        Of layers in a Kronecker eigenbasis: mean curvature along each direction of the outputs, (groups, out), and of
+        the inputs, (groups, in), relative to the prior.
     """
 
     mean: dict[str, torch.Tensor]
@@ -64,6 +68,7 @@ class ClosedForm:
     layer_structure: dict[str, str]
     factorised: bool
     layer_kl_se: dict[str, float] = field(default_factory=dict)
+    layer_spectra: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -208,6 +213,11 @@ def _moments(gaussian: _Gaussian, structure: ModelStructure) -> ClosedForm:
             layer.name: blocks[layer.name].structure if layer.name in blocks else "point" for layer in structure.layers
         },
         factorised=all(isinstance(block.precision, DiagonalPrecision) for block in gaussian.blocks),
+        layer_spectra={
+            name: block.precision.spectra()
+            for name, block in blocks.items()
+            if isinstance(block.precision, EigenbasisPrecision)
+        },
     )
 
 

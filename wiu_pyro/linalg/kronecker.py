@@ -84,6 +84,19 @@ class EigenbasisPrecision(Precision):
         """The prior precision of each input column, shape (in,), float64."""
         return self.whitener.double().square().reciprocal()
 
+    def spectra(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean curvature along each basis direction of the outputs and of the inputs, float64.
+
+        Relative to the prior, like `curvature_values`, which they are all of for a Kronecker product: its entry is the
+        product of the two, divided by the mean of either.
+
+        Returns
+        -------
+        outputs, inputs : Tensor, shapes (groups, out) and (groups, in)
+        """
+        values = self.curvature_values
+        return values.mean(2), values.mean(1)
+
     def _divide_curvature(self, factor: float) -> None:
         self._curvature = self._curvature / factor
 
