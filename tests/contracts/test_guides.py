@@ -13,7 +13,7 @@ from torch import nn
 
 from wiu_pyro import guides
 from wiu_pyro.errors import GuideError
-from wiu_pyro.guides import AutoMeanField, closed_form, init_to_network
+from wiu_pyro.guides import AutoBlockNormal, AutoMeanField, AutoSubnetworkLaplace, closed_form, init_to_network
 from wiu_pyro.nn import BayesianNetwork
 from wiu_pyro.testing import check_guide, linear_gaussian, small_classifier
 
@@ -59,6 +59,7 @@ def convolutions():
 PROBLEMS = {"classifier": small_classifier, "binary": binary, "regression": regression, "convolutions": convolutions}
 
 
+@pytest.mark.filterwarnings("ignore:.* get their exact diagonal:UserWarning")  # BatchNorm beside Kronecker factors
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("name", GUIDES)
 def test_guide_keeps_the_contract(name, problem):
@@ -68,6 +69,7 @@ def test_guide_keeps_the_contract(name, problem):
 
 def test_all_guides_are_looked_at():
     assert {"AutoMeanField", "AutoDiagonalLaplace", "AutoKFACLaplace", "AutoFullLaplace"} <= set(GUIDES)
+    assert {"AutoEKFACLaplace", "AutoLastLayerLaplace", "AutoSubnetworkLaplace", "AutoLaplace"} <= set(GUIDES)
 
 
 @pytest.mark.parametrize(
@@ -118,11 +120,43 @@ class Truncated(AutoMeanField):
         return dict(list(super().forward(*args, **kwargs).items())[1:])
 
 
+class RestlessPosterior(AutoBlockNormal):
+    def forward(self, *args, **kwargs):
+        return {name: value + torch.randn(()) for name, value in super().forward(*args, **kwargs).items()}
+
+
+class Restless(AutoSubnetworkLaplace):
+    """Says that weights are held, and moves them."""
+
+    def laplace_approximation(self, *args, **kwargs):
+        posterior = super().laplace_approximation(*args, **kwargs)
+        posterior.__class__ = RestlessPosterior
+        return posterior
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"structure": {"0": "full"}},
+        {"structure": {"2": "ekfac"}},
+        {"structure": {"0": "diagonal", "2": "kfac"}},
+    ],
+)
+def test_mixed_structures_and_layers_at_their_point_estimate_keep_the_contract(options):
+    check_guide(guides.AutoLaplace, **options)
+
+
+@pytest.mark.parametrize("structure", ["full", "diagonal"])
+def test_subnetworks_keep_the_contract(structure):
+    check_guide(AutoSubnetworkLaplace, fraction=0.3, structure=structure)
+
+
 @pytest.mark.parametrize(
     ("guide_class", "message"),
     [
         (WrongMoments, "standard errors off its closed form"),
         (NoDensity, r"has log densities \[nan, nan, nan\] of its own draws"),
+        (Restless, "moves weights of '0.weight' whose sd is 0"),
         (Unseeded, "gives other draws with the same seed"),
         (Truncated, "draws no value for site '0.weight'"),
         (lambda model: nn.Linear(2, 2), "is not a Pyro AutoGuide"),

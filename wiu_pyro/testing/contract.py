@@ -138,13 +138,19 @@ def _check_closed_form(fitted: Fit) -> None:
     if closed is None:
         return
     draws = _draws(fitted, 400)
+    _require(any(bool((sd > 0).any()) for sd in closed.sd.values()), "has no weight with a positive marginal sd")
     for site, mean in closed.mean.items():
         sd, conditional = closed.sd[site], closed.sd_conditional[site]
-        _require(bool((sd > 0).all()), f"has a marginal sd of '{site}' that is not positive")
+        _require(bool((sd >= 0).all()), f"has a marginal sd of '{site}' that is negative or NaN")
         _require(
             bool((conditional <= sd * (1 + 1e-4)).all()), f"has a conditional sd of '{site}' above its marginal sd"
         )
-        standardised = torch.stack([(draw[site] - mean) / sd for draw in draws]).double()
+        values = torch.stack([draw[site] for draw in draws])
+        held = sd == 0
+        _require(bool((values[:, held] == mean[held]).all()), f"moves weights of '{site}' whose sd is 0")
+        if held.all():
+            continue
+        standardised = ((values - mean) / sd)[:, ~held].double()
         # mean of 400 standard Normals: se 0.05; their variance: se 0.071; six of each over all weights
         off = max(standardised.mean(0).abs().max().item() / 0.05, (standardised.var(0) - 1).abs().max().item() / 0.071)
         _require(off < 6, f"draws '{site}' {off:.1f} standard errors off its closed form")
