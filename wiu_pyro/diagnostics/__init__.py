@@ -2,7 +2,8 @@
 
 Every name in `__all__` is a function ``(idata, ...) -> xarray.Dataset`` that works on what `wiu_pyro.load` returns, on
 both ArviZ lines (`compare` takes several posteriors). `layer_statement` and `to_dataframe` turn the layer table into a
-sentence and a pandas table; `between_statement` says what `between_layers` found.
+sentence and a pandas table; `between_statement` and `within_statement` say what `between_layers` and `within_layer`
+found.
 """
 
 from wiu_pyro.diagnostics.between_layers import between_layers
@@ -17,6 +18,8 @@ from wiu_pyro.diagnostics.table import to_dataframe as to_dataframe
 from wiu_pyro.diagnostics.training_loss import training_loss
 from wiu_pyro.diagnostics.weight_distribution import weight_distribution
 from wiu_pyro.diagnostics.weight_map import weight_map
+from wiu_pyro.diagnostics.within_layer import within_layer
+from wiu_pyro.diagnostics.within_statement import within_statement as within_statement
 
 __all__ = [
     "between_layers",
@@ -27,4 +30,5 @@ __all__ = [
     "training_loss",
     "weight_distribution",
     "weight_map",
+    "within_layer",
 ]

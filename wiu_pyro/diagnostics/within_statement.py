@@ -1,0 +1,180 @@
+"""Along what the weights within each layer differ, in words, and which units the data say nothing about."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from wiu_pyro.diagnostics.provenance import convergence_note
+from wiu_pyro.errors import DataError, SchemaError, near_matches
+
+__all__ = ["within_statement"]
+
+WORDS = {
+    "output": "between outputs",
+    "input": "between inputs",
+    "position": "between kernel positions",
+    "rest": "from weight to weight",
+}
+QUANTITIES = {
+    "log_sd_to_prior": "log sd",
+    "log_conditional_sd_to_prior": "log conditional sd",
+    "log_snr": "log signal-to-noise",
+}
+MOST_LAYERS = 4  # described one by one
+MOST_UNITS = 10  # named
+
+
+def within_statement(table: xr.Dataset, quantity: str = "log_sd_to_prior") -> str:
+    """Return along what each layer's weights differ, in words, with the shares, their intervals and caveats.
+
+    Parameters
+    ----------
+    table : Dataset
+        What `within_layer` returned. Shares of several networks are averaged.
+    quantity : str
+        One of its quantities.
+
+    Returns
+    -------
+    str
+        Two to eight sentences.
+
+    Raises
+    ------
+    DataError
+        If the quantity is unknown.
+    SchemaError
+        If the table is another one.
+    """
+    if "share" not in table or "part" not in table.dims:
+        raise SchemaError(
+            f"A table with 'share' over 'part' is needed, but this has {', '.join(map(str, table.data_vars))}. "
+            "Pass what wiu_pyro.diagnostics.within_layer returned."
+        )
+    known = table["quantity"].values.tolist()
+    if quantity not in known:
+        raise DataError(f"Unknown quantity '{quantity}'. {near_matches(quantity, known)}")
+    rows = table.sel(quantity=quantity)
+    share = _over_networks(rows["share"])
+    layers = [str(layer) for layer in table["layer"].values if bool(share.sel(layer=layer).notnull().all())]
+    sentences = [_largest_parts(share, layers, quantity), *_each_layer(rows, layers), _intervals(rows, layers)]
+    sentences += [_factors(table), _dead(table), *_caveats(table)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _over_networks(values: xr.DataArray) -> xr.DataArray:
+    return values.mean("chain") if "chain" in values.dims else values
+
+
+def _largest_parts(share: xr.DataArray, layers: list[str], quantity: str) -> str:
+    what = QUANTITIES.get(quantity, quantity.replace("_", " "))
+    if not layers:
+        return f"No layer has a {what} to split: its weights are all alike, or no table of outputs by inputs."
+    parts = [str(share["part"].values[np.argmax(share.sel(layer=layer).values)]) for layer in layers]
+    counts = sorted(((parts.count(part), part) for part in set(parts)), reverse=True)
+    found = " and ".join(f"{WORDS[part]} in {count}" for count, part in counts)
+    return f"The spread of {what} over a layer's weights lies mostly {found} of {len(layers)} layers."
+
+
+def _each_layer(rows: xr.Dataset, layers: list[str]) -> list[str]:
+    """Return a sentence for each of the layers of the largest spread, in the order of the network."""
+    spread = _over_networks(rows["spread"]).sel(layer=layers).values
+    chosen = sorted(np.argsort(-spread, kind="stable")[:MOST_LAYERS])
+    found = []
+    for place in chosen:
+        row = rows.sel(layer=layers[place])
+        share = _over_networks(row["share"])
+        order = [str(share["part"].values[i]) for i in np.argsort(-share.values, kind="stable")]
+        shown = [part for part in order if part != "rest" and float(row["chance_share"].sel(part=part)) > 0]
+        parts = ", ".join(f"{_percent(share.sel(part=part))} {WORDS[part]}{_interval(row, part)}" for part in shown)
+        found.append(f"'{layers[place]}': {parts}, {_percent(share.sel(part='rest'))} {WORDS['rest']}.")
+    return found
+
+
+def _interval(row: xr.Dataset, part: str) -> str:
+    low, high = (row[f"share_{end}"].sel(part=part).values for end in ("low", "high"))
+    if not np.isfinite(low).all():
+        return ""
+    return f" ({_percent(np.min(low))} to {_percent(np.max(high))})"
+
+
+def _intervals(rows: xr.Dataset, layers: list[str]) -> str:
+    if not layers:
+        return ""
+    level = f"{rows.attrs['level']:.0%}"
+    if rows.attrs["interval"] == "seeds":
+        return f"In brackets {level} intervals over {rows.attrs['num_seeds']} seeds."
+    without = [layer for layer in layers if str(rows["interval_reason"].sel(layer=layer).item())]
+    if len(without) == len(layers):
+        return f"No interval within this network: {rows['interval_reason'].sel(layer=without[0]).item()}."
+    return (
+        f"In brackets {level} intervals of the share beyond chance, within one network (two-way bootstrap over outputs "
+        "and inputs)."
+    )
+
+
+def _factors(table: xr.Dataset) -> str:
+    if "carried" not in table:
+        return ""
+    carried = _over_networks(table["carried"])
+    known = [layer for layer in table["layer"].values if bool(carried.sel(layer=layer).notnull().all())]
+    if not known:
+        return ""
+    parts = []
+    for layer in known[:MOST_LAYERS]:
+        row, ranks = carried.sel(layer=layer), _over_networks(table["participation_ratio"]).sel(layer=layer)
+        sides = {side: float(row.sel(carrier=side)) for side in ("input", "output")}
+        first, second = sorted(sides, key=lambda side: -sides[side])
+        directions = _over_networks(table["num_directions"]).sel(layer=layer)
+        lies = " and ".join(
+            f"{float(ranks.sel(side=side)):.3g} of {float(directions.sel(side=side)):.0f} {side}"
+            for side in ("input", "output")
+        )
+        parts.append(
+            f"'{layer}' by the {first} side, {_percent(sides[first])} ({second} side {_percent(sides[second])}; the "
+            f"curvature lies in {lies} directions)"
+        )
+    return (
+        "In the eigenbasis of the Kronecker factors, the spread of log variance between directions is carried in "
+        f"{'; in '.join(parts)}."
+    )
+
+
+def _dead(table: xr.Dataset) -> str:
+    count = {side: table[f"num_dead_{side}"] for side in ("outputs", "inputs")}
+    if not any(bool(values.notnull().any()) for values in count.values()):
+        return "Units at the prior are not looked for: moments estimated from draws are too noisy."
+    found = []
+    for side in count:
+        for layer in table["layer"].values:
+            cell = table[f"dead_{side}"].sel(layer=layer)
+            names = [str(one) for one in np.atleast_1d(cell.values)]
+            if any(names):
+                found.append(f"{_units(names, side)} of '{layer}'")
+    limit = f"a contraction of {table.attrs['tolerance']:g}"
+    if not found:
+        return f"No unit is dead: each has weights beyond {limit}."
+    return f"Dead, without a weight beyond {limit}: {'; '.join(found)}."
+
+
+def _units(names: list[str], side: str) -> str:
+    """Return how many units are dead, and which; of several networks, whose units do not match, how many in each."""
+    if len(names) > 1:
+        return f"{side}, network by network {', '.join(str(_number(one)) for one in names)},"
+    places = names[0].split(", ")
+    shown = ", ".join(places[:MOST_UNITS]) + (", …" if len(places) > MOST_UNITS else "")
+    return f"{len(places)} {side if len(places) > 1 else side.removesuffix('s')} ({shown})"
+
+
+def _number(names: str) -> int:
+    return len(names.split(", ")) if names else 0
+
+
+def _caveats(table: xr.Dataset) -> list[str]:
+    note = convergence_note(table.attrs)
+    return [f"The fit had not converged{note.removeprefix('not converged')}."] if note.startswith("not conv") else []
+
+
+def _percent(value: xr.DataArray | float | np.floating) -> str:
+    return f"{float(value):.0%}"
