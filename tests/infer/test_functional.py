@@ -12,12 +12,21 @@ from torch import nn
 import wiu_pyro as wiu
 from tests.curvature.networks import CLASSES, NETWORKS, build, jacobians
 from wiu_pyro.errors import GuideError
-from wiu_pyro.guides import AutoDiagonalLaplace, AutoFullLaplace, AutoKFACLaplace, AutoMeanField
+from wiu_pyro.guides import (
+    AutoBlockDiagonalLaplace,
+    AutoDiagonalLaplace,
+    AutoFullLaplace,
+    AutoKFACLaplace,
+    AutoMeanField,
+)
 from wiu_pyro.infer import functional_distribution
-from wiu_pyro.nn import BayesianNetwork, as_batches
+from wiu_pyro.nn import BayesianNetwork, Normal, as_batches
 
 # torch warns of an even kernel under padding="same": it pads more on one side, which is what is tested
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
+    pytest.mark.filterwarnings("ignore:kfac covers Linear and convolutions"),  # the others have a diagonal, tested too
+]
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
@@ -81,12 +90,55 @@ def test_guide_without_a_laplace_approximation_is_refused():
         next(functional_distribution(model, fit.guide, as_batches((x,))))
 
 
-def test_hessian_keeps_no_jacobians_and_is_refused():
-    net, x = build("linear")
-    model = BayesianNetwork(net)
-    fit = wiu.fit(model, AutoFullLaplace(model, curvature="hessian"), (x, LABELS), epochs=0)
+@pytest.mark.parametrize("guide_class", [AutoFullLaplace, AutoBlockDiagonalLaplace])
+@pytest.mark.parametrize("name", ["mlp", "conv", "layer-norm-2d"])
+def test_posterior_of_the_exact_hessian_is_linearised_too(name, guide_class):
+    net, x = build(name)
+    model = BayesianNetwork(net, prior=Normal(0.1), num_data=6).eval()  # narrow: positive definite away from the mode
+    posterior = guide_class(model, curvature="hessian").laplace_approximation(x, LABELS)
+    part = next(functional_distribution(model, posterior, as_batches((x,))))
+    torch.testing.assert_close(part.covariance, expected_covariance(net, posterior, x))
+
+
+class UsedTwice(nn.Module):
+    """Calls one layer twice: its Jacobian is the sum over both uses, which no layer's input and output show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared, self.out = nn.Linear(4, 4), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.tanh(self.shared(torch.tanh(self.shared(x)))))
+
+
+def test_posterior_of_the_exact_hessian_of_a_shared_layer_is_linearised_too():
+    torch.manual_seed(0)
+    net, x = UsedTwice().double(), torch.randn(6, 4).double()
+    model = BayesianNetwork(net, prior=Normal(0.1), num_data=6).eval()
+    posterior = AutoFullLaplace(model, curvature="hessian").laplace_approximation(x, LABELS)
+    part = next(functional_distribution(model, posterior, as_batches((x,))))
+    weights = {name: value.detach() for name, value in net.named_parameters()}
+    per_site = torch.func.vmap(
+        torch.func.jacrev(lambda w, one: torch.func.functional_call(net, w, (one[None],))[0]), (None, 0)
+    )(weights, x)
+    (block,) = posterior.blocks
+    jacobian = torch.cat([per_site[name].flatten(2) for name, *_ in posterior.sites()], -1)[..., block.index]
+    torch.testing.assert_close(part.covariance, block.precision.covariance_of(jacobian))
+
+
+def count_model(x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+    weight = pyro.sample("weight", dist.Normal(0.0, 1.0).expand([4, 1]).to_event(2))
+    rate = (x @ weight)[:, 0].exp()
+    with pyro.plate("data", len(x)):
+        pyro.sample("obs", dist.Poisson(rate), obs=y)
+    return rate
+
+
+def test_hessian_of_a_likelihood_that_names_no_output_is_refused():
+    x = torch.randn(6, 4)
+    posterior = AutoFullLaplace(count_model, curvature="hessian").laplace_approximation(x, LABELS.float())
     with pytest.raises(GuideError, match=r'this is AutoFullLaplace \(hessian\). Use kind="sampled"'):
-        next(functional_distribution(model, fit.guide, as_batches((x,))))
+        next(functional_distribution(count_model, posterior, as_batches((x,))))
 
 
 class ReturnsProbabilities(PyroModule):

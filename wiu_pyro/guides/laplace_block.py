@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from wiu_pyro.curvature import CURVATURE_KINDS
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.exact_hessian import curvature_precision, hessian_of_sites
+from wiu_pyro.guides.laplace import layer_index
 from wiu_pyro.guides.laplace_layers import AutoLaplace
 
 __all__ = ["AutoBlockDiagonalLaplace"]
@@ -45,16 +47,22 @@ class AutoBlockDiagonalLaplace(AutoLaplace):
     def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
         if self.curvature_kind != "hessian":
             return super()._blocks(posterior, data)
-        places = {name: place for name, place, _ in posterior.sites()}
+        rules = self._rules()
         prior_precision = posterior.flat_prior().scale.double().square().reciprocal()
         blocks = []
         for layer in self.structure.layers:
-            sites = list(layer.sites.values())
-            matrix, record = hessian_of_sites(self, sites, data)
-            parts = [torch.arange(places[site].start, places[site].stop) for site in sites]
-            index = torch.cat(parts).to(posterior.loc.device)
+            rule = rules[layer.name]
+            matrix, record = hessian_of_sites(self, list(layer.sites.values()), data)
+            starts = itertools.accumulate((torch.Size(layer.shapes[key]).numel() for key in layer.sites), initial=0)
+            order = {
+                key: torch.arange(start, start + torch.Size(layer.shapes[key]).numel()).view(layer.shapes[key])
+                for key, start in zip(layer.sites, starts, strict=False)
+            }
+            places = rule.join(order).to(matrix.device)  # in the order of the rule
+            index = layer_index(posterior, rule, layer.sites)
             precision = curvature_precision(
-                self, matrix * record.scale, prior_precision[index], data=data, name=layer.name
+                self, matrix[places][:, places] * record.scale, prior_precision[index], data=data, name=layer.name
             )
-            blocks.append(Block((layer.name,), "full", precision, index))
+            shown = {layer.name: rule} if self._shows_jacobians else {}
+            blocks.append(Block((layer.name,), "full", precision, index, shown))
         return tuple(blocks), record

@@ -51,19 +51,18 @@ class AutoFullLaplace(LaplaceGuide):
     def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
         self.refuse_cost(posterior.latent_dim)
         prior_precision = posterior.flat_prior().scale.double().square().reciprocal()
-        names = self._covered_layers()
+        names, rules = self._covered_layers(), self._rules()
+        sites = {layer.name: layer.sites for layer in self.structure.layers}
+        index = torch.cat([layer_index(posterior, rule, sites[name]) for name, rule in rules.items()])
         if self.curvature_kind == "hessian":
             matrix, record = hessian_of_sites(self, [name for name, *_ in posterior.sites()], data)
-            rules, index = {}, torch.arange(posterior.latent_dim, device=posterior.loc.device)
+            matrix = matrix[index][:, index]  # in the order of the rules
         else:
-            rules = self._rules()
             full = FullCurvature(rules)
             record = self._go_over({"all layers": full}, rules, data)
             matrix = full.matrix
-            sites = {layer.name: layer.sites for layer in self.structure.layers}
-            index = torch.cat([layer_index(posterior, rule, sites[name]) for name, rule in rules.items()])
         precision = curvature_precision(self, matrix * record.scale, prior_precision[index], data=data)
-        return (Block(names, "full", precision, index, rules),), record
+        return (Block(names, "full", precision, index, rules if self._shows_jacobians else {}),), record
 
     @override
     def refuse_cost(self, num_weights: int) -> None:
