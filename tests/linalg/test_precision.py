@@ -333,6 +333,12 @@ def test_kronecker_precision_refuses_an_indefinite_factor():
         KroneckerPrecision(torch.diag(torch.tensor([1.0, -1.0]))[None], torch.eye(2)[None], torch.ones(2))
 
 
+def test_rounding_of_a_factor_summed_in_float32_is_no_negative_curvature():
+    grad = torch.diag(torch.tensor([1.0, -1e-5]))[None]
+    operator = KroneckerPrecision(grad, torch.eye(2)[None], torch.ones(2))
+    torch.testing.assert_close(operator.variance(), torch.tensor([0.5, 0.5, 1.0, 1.0]))
+
+
 def test_dense_precision_names_the_smallest_eigenvalue_of_a_saddle():
     with pytest.raises(CurvatureError, match=r"smallest eigenvalue is -0\.5 \(1 of 3 not positive\)"):
         DensePrecision(torch.diag(torch.tensor([1.0, -0.5, 2.0])))

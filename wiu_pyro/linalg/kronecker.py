@@ -25,6 +25,7 @@ from wiu_pyro.linalg.precision import Precision, check_prior_precision
 __all__ = ["EigenbasisPrecision", "KroneckerPrecision", "factor_eigh", "whitened"]
 
 MAX_ELEMENTS = 2**24  # coordinates of weights held at once: 64 MB in float32
+ROUNDING = 1e-4  # of the largest eigenvalue: what a factor summed in float32 over many data may lie below zero
 
 
 class EigenbasisPrecision(Precision):
@@ -282,7 +283,7 @@ def factor_eigh(matrix: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Te
         raise CurvatureError(f"A finite {name} factor is needed, but it holds NaN or infinity. Check data and weights.")
     values, vectors = torch.linalg.eigh(matrix)
     largest = values.max().item()
-    if values.min().item() < -1e-5 * max(largest, 1e-30):
+    if values.min().item() < -ROUNDING * max(largest, 1e-30):
         raise CurvatureError(
             f"A positive semi-definite {name} factor is needed, but its smallest eigenvalue is "
             f"{values.min().item():.3g} (largest {largest:.3g}). Check that the factor is symmetric."
