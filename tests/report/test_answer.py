@@ -145,3 +145,9 @@ def test_one_layer_with_a_posterior_among_several_gives_no_ranking():
 def test_posteriors_over_other_layers_are_not_ranked_together():
     said = answer([posterior("first", [0.2, 0.5, np.nan]), posterior("last", [np.nan, 0.5, 0.9])])
     assert "do not have the same layers" in said.text
+
+
+def test_what_only_some_posteriors_do_not_cover_is_said_of_them():
+    one, other = posterior("laplace-kfac", [0.4, 0.5]), posterior("last", [np.nan, 0.5], not_covered="a.weight")
+    assert "Not covered by last: a.weight." in answer([one, other]).caveats
+    assert "Not covered: a.weight." in answer([other]).caveats

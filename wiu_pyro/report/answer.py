@@ -235,9 +235,13 @@ def _caveats(posteriors: Sequence[Posterior], trusted: Sequence[Posterior]) -> l
 
 def _small_print(posteriors: Sequence[Posterior]) -> list[str]:
     lines = []
-    uncovered = {str(posterior.attrs.get("not_covered", "")) for posterior in posteriors} - {""}
-    if uncovered:
-        lines.append(f"Not covered: {'; '.join(sorted(uncovered))}.")
+    uncovered: dict[str, list[str]] = {}
+    for posterior in posteriors:
+        uncovered.setdefault(str(posterior.attrs.get("not_covered", "")), []).append(posterior.name)
+    for text, names in sorted(uncovered.items()):
+        if text:
+            by = "" if len(names) == len(posteriors) else f" by {', '.join(names)}"
+            lines.append(f"Not covered{by}: {text}.")
     tempered = {posterior.attrs.get("temperature", 1.0) for posterior in posteriors} - {1.0}
     if tempered:
         lines.append(f"Tempered posterior (T = {', '.join(map(str, sorted(tempered)))}): not the Bayes posterior.")
