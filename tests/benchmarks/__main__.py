@@ -8,6 +8,7 @@ import warnings
 import torch
 
 from tests.benchmarks.cases import NETWORKS, curvature_cases, step_cases
+from tests.benchmarks.predictive_cases import BARS, OURS, per_image_ratios, predictive_cases
 from tests.benchmarks.timing import ratios
 
 KINDS = {
@@ -32,6 +33,16 @@ def main() -> None:
             print(f"\n{name}: {title}, as a multiple of {base or next(iter(cases))}")
             for case, ratio in found.items():
                 print(f"  {case:<38} {ratio:6.2f}")
+    _print_predictive(rounds or 3)
+
+
+def _print_predictive(rounds: int) -> None:
+    for name, bar in BARS.items():
+        cases = predictive_cases(name)
+        print(f"\n{name}: linearised predictive of {cases[OURS].num_images:,} images, {OURS}, in time per image")
+        for case, ratio in per_image_ratios(cases, rounds=rounds).items():
+            wanted = f", at most 1/{1 / bar:.0f} wanted" if case.startswith("laplace-torch") else ""
+            print(f"  1/{1 / ratio:<7.1f} of {case} ({cases[case].num_images:,} images){wanted}")
 
 
 if __name__ == "__main__":
