@@ -202,7 +202,8 @@ def test_every_plot_draws_into_the_axes_it_is_given():
 
     for name, draw in plots.KINDS.items():
         _, ax = plt.subplots()
-        options = {"metric": "contraction"} if name == "layer-uncertainty" else {}
+        one = {"layer-uncertainty": "metric", "between-layers": "metric", "within-layer": "quantity"}
+        options = {one[name]: "log_snr" if name == "within-layer" else "contraction"} if name in one else {}
         assert draw(IDATA, ax=ax, **options) is ax
     assert len(plt.get_fignums()) == len(plots.KINDS)
 

@@ -7,6 +7,7 @@ several panels. `KINDS` names those that draw a single posterior, for ``wiu plot
 from collections.abc import Callable
 from typing import Any
 
+from wiu_pyro.plots.between_layers import between_layers
 from wiu_pyro.plots.compare_layers import compare_layers
 from wiu_pyro.plots.declined_images import declined_images
 from wiu_pyro.plots.input_map import input_map
@@ -15,9 +16,11 @@ from wiu_pyro.plots.loss import loss
 from wiu_pyro.plots.reliability import reliability
 from wiu_pyro.plots.risk_coverage import risk_coverage
 from wiu_pyro.plots.weight_heatmap import weight_heatmap
+from wiu_pyro.plots.within_layer import within_layer
 
 __all__ = [
     "KINDS",
+    "between_layers",
     "compare_layers",
     "declined_images",
     "input_map",
@@ -26,10 +29,13 @@ __all__ = [
     "reliability",
     "risk_coverage",
     "weight_heatmap",
+    "within_layer",
 ]
 
 KINDS: dict[str, Callable[..., Any]] = {
     "layer-uncertainty": layer_uncertainty,
+    "between-layers": between_layers,
+    "within-layer": within_layer,
     "weight-heatmap": weight_heatmap,
     "input-map": input_map,
     "loss": loss,
