@@ -171,3 +171,9 @@ def test_categorical_network_with_one_number_per_datum_is_refused():
     model = BayesianNetwork(nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)))
     with pytest.raises(ModelError, match=r"needs outputs of shape \(batch, classes\), but the network gave \(6,\)"):
         model(X)
+
+
+def test_labels_at_several_positions_are_refused_with_the_shape_that_came():
+    model = BayesianNetwork(nn.Conv2d(1, 3, 3))
+    with pytest.raises(ModelError, match=r"one label for each datum.*gave \(2, 3, 4, 4\).*mean-field VI"):
+        model(torch.ones(2, 1, 6, 6), torch.zeros(2, 4, 4).long())

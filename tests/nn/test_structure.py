@@ -13,7 +13,16 @@ from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
 from wiu_pyro.errors import DataError, ModelError
-from wiu_pyro.nn import BayesianNetwork, FanInNormal, Laplace, Normal, ScaleMixtureNormal, describe_prior, inspect_model
+from wiu_pyro.nn import (
+    BayesianNetwork,
+    FanInNormal,
+    Laplace,
+    Normal,
+    ScaleMixtureNormal,
+    describe_prior,
+    inspect_model,
+    run_at,
+)
 
 X, Y = torch.ones(6, 1, 8, 8), torch.zeros(6, dtype=torch.long)
 
@@ -149,3 +158,39 @@ def test_model_without_weights_is_refused():
 
     with pytest.raises(ModelError, match="samples no weights"):
         inspect_model(model, torch.ones(2), torch.zeros(2))
+
+
+class LearnedNoise(PyroModule):
+    """A regression whose noise is a learned parameter, of Pyro's or of the module."""
+
+    def __init__(self, *, own: bool) -> None:
+        super().__init__()
+        self.fc = PyroModule[nn.Linear](4, 2, bias=False)
+        self.fc.weight = PyroSample(dist.Normal(0.0, 1.0).expand([2, 4]).to_event(2))
+        self.log_noise = nn.Parameter(torch.tensor(-1.0)) if own else None
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        mean = self.fc(x)
+        noise = pyro.param("noise", torch.tensor(0.3)) if self.log_noise is None else self.log_noise.exp()
+        with pyro.plate("data", len(x)):
+            pyro.sample("obs", dist.Normal(mean, noise).to_event(1), obs=y)
+        return mean
+
+
+@pytest.mark.parametrize(("own", "name"), [(False, "noise"), (True, "log_noise")])
+def test_learned_noise_is_named_as_not_covered(own, name):
+    assert inspect_model(LearnedNoise(own=own), torch.ones(3, 4), torch.zeros(3, 2)).not_covered == (name,)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_learned_parameters_are_constants_of_a_run_that_holds_them(own):
+    model, batch = LearnedNoise(own=own), (torch.ones(3, 4), torch.zeros(3, 2))
+    weights = {"fc.weight": torch.ones(2, 4, requires_grad=True)}
+    scales = {}
+    for hold in (True, False):
+        trace, output = run_at(model, weights, batch, hold_parameters=hold)
+        scales[hold] = trace.nodes["obs"]["fn"].base_dist.scale
+        assert output.requires_grad
+    assert not scales[True].requires_grad
+    assert scales[False].requires_grad
+    assert torch.equal(scales[True], scales[False])

@@ -150,6 +150,12 @@ class BayesianNetwork(PyroModule):
                     "A categorical likelihood needs outputs of shape (batch, classes), "
                     f"but the network gave {tuple(output.shape)}. End the network in a layer with one unit per class."
                 )
+            if output.dim() - batch_dim > 1:
+                raise ModelError(
+                    "A categorical likelihood needs one label for each datum, outputs of shape (batch, classes), but "
+                    f"the network gave {tuple(output.shape)}: labels at several positions are not covered. End the "
+                    "network in one row per datum, or write a Pyro model of your own and use mean-field VI."
+                )
             return dist.Categorical(logits=output)
         if output.dim() > 1 and output.shape[-1] == 1 and (y is None or y.dim() == 1):
             output = output.squeeze(-1)  # (..., batch, 1) -> (..., batch), as the observations are

@@ -20,13 +20,13 @@ from torch import nn
 from wiu_pyro.curvature import OutputLikelihood, read
 from wiu_pyro.errors import DataError, LikelihoodError, ModelError
 from wiu_pyro.nn.network import BayesianNetwork
+from wiu_pyro.nn.running import run_at
 
 __all__ = [
     "Layer",
     "ModelStructure",
     "evaluation_mode",
     "inspect_model",
-    "run_at",
     "weight_module",
 ]
 
@@ -119,32 +119,6 @@ def weight_module(model: Callable[..., Any]) -> nn.Module | None:
     return model if isinstance(model, nn.Module) else None
 
 
-def run_at(
-    model: Callable[..., Any], weights: Mapping[str, torch.Tensor], batch: tuple[torch.Tensor, ...]
-) -> tuple[poutine.Trace, Any]:
-    """Run a model at given weights.
-
-    Parameters
-    ----------
-    model : callable
-        A Pyro model.
-    weights : mapping of site to Tensor
-    batch : tuple of Tensor
-        What the model is called with.
-
-    Returns
-    -------
-    trace : Trace
-        Holds the observed site under its name; log-probabilities are not yet computed.
-    output
-        What the model returned.
-    """
-    # sites of the model keep their values; a trace outside sees them as observed
-    with poutine.trace() as handler, poutine.condition(data=dict(weights)):
-        output = model(*batch)
-    return handler.trace, output
-
-
 def inspect_model(model: Callable[..., Any], *batch: torch.Tensor) -> ModelStructure:
     """Run a model once and take it apart.
 
@@ -192,7 +166,7 @@ def inspect_model(model: Callable[..., Any], *batch: torch.Tensor) -> ModelStruc
         likelihood=kind,
         num_outputs=outputs,
         num_data=float(node["scale"]) * len(batch[0]),
-        not_covered=_not_covered(model, latent),
+        not_covered=_not_covered(model, latent, trace),
         dependent_priors=_dependent_priors(model, trace, list(latent), batch),
     )
 
@@ -276,6 +250,9 @@ def _module_type(module: nn.Module | None) -> str:
     return type(module).__name__.removeprefix("Pyro")
 
 
-def _not_covered(model: Callable[..., Any], latent: Mapping[str, Any]) -> tuple[str, ...]:
+def _not_covered(model: Callable[..., Any], latent: Mapping[str, Any], trace: poutine.Trace) -> tuple[str, ...]:
     root = weight_module(model)
-    return () if root is None else tuple(name for name, _ in root.named_parameters() if name not in latent)
+    own = [] if root is None else [name for name, _ in root.named_parameters() if name not in latent]
+    learned = [name for name in trace.param_nodes if name not in own and name not in latent]
+    # parameters of the modules come under their path already
+    return (*own, *(name for name in learned if root is None or not any(name.endswith(known) for known in own)))
