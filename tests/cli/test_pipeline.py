@@ -238,3 +238,23 @@ def test_the_same_seed_gives_the_same_network(script, tmp_path):
     weights = [next(iter(dict(model.net.named_buffers()).values())) for model in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.filterwarnings("ignore:The posterior's prior is the model's with:UserWarning")
+def test_tuned_prior_is_in_the_file_and_on_the_page(script, tmp_path):
+    folder = tmp_path / "tuned"
+    tuning = ["--tune-prior", "marginal-likelihood", "--tune-per", "site"]
+    guides = ["--guides", "laplace-kfac,laplace-diag,mean-field"]
+    assert main(["run", str(script), "--out", str(folder), *guides, *tuning, *OPTIONS]) == 0
+    for name in ("laplace-kfac", "laplace-diag"):
+        idata = load(folder / "posteriors" / f"{name}.nc")
+        attrs = schema.attrs(idata)
+        assert attrs["prior_tuned"].endswith("tuned by marginal likelihood, after the fit")
+        assert attrs["prior_trained_with"].startswith("no")
+        prior_sd = float(schema.dataset(idata, "moments_1")["bias_prior_sd"])
+        assert f"{prior_sd:.3g} (1.bias)" in attrs["prior_tuned"]  # the model's own is 1
+        assert np.isfinite(attrs["log_marginal_likelihood"])
+    assert "prior_tuned" not in schema.attrs(load(folder / "posteriors" / "mean-field.nc"))
+    page = (folder / "report.html").read_text()
+    assert "tuned by marginal likelihood, after the fit" in page
+    assert "The weights were trained under another prior" in page

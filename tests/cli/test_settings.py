@@ -68,3 +68,22 @@ def test_differences_speak_in_options_and_name_a_changed_script():
         {"seed": 0, "script_sha256": "a", "batch_size": 1}, {"seed": 0, "script_sha256": "b", "batch_size": 2}
     )
     assert lines == ["--batch-size was 1, now 2", "the text of the model script has changed"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tune_prior": "evidence"}, r"--tune-prior has no choice 'evidence'.*marginal-likelihood"),
+        ({"tune_prior": "cross-validation"}, "needs data held out beside the test data"),
+        ({"tune_prior": "marginal-likelihood", "tune_per": "weight"}, "--tune-per has no choice 'weight'"),
+        ({"tune_per": "layer"}, "--tune-prior is not given"),
+    ],
+)
+def test_a_tuning_that_is_none_is_refused(settings, message):
+    with pytest.raises(GuideError, match=message):
+        RunSettings(**settings).check()
+
+
+def test_command_says_how_the_prior_was_tuned():
+    settings = RunSettings(tune_prior="marginal-likelihood", tune_per="layer")
+    assert "--tune-prior marginal-likelihood --tune-per layer" in settings.command()

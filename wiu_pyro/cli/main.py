@@ -35,6 +35,13 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(help="Where data by name lie or are put.", show_default="WIU_DATA, else the user's cache"),
 ]
+TunePrior = Annotated[
+    str | None,
+    typer.Option(
+        metavar="marginal-likelihood", help="Tune the scale of the prior of Laplace posteriors by their evidence."
+    ),
+]
+TunePer = Annotated[str | None, typer.Option(metavar="network|layer|site", help="What shares a scale of the prior.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,6 +133,8 @@ def run(
     num_samples: Annotated[int, typer.Option(help="Draws from each posterior.")] = 200,
     data_root: DataRoot = None,
     batch_size: Annotated[int, typer.Option(help="Images per training step.")] = 128,
+    tune_prior: TunePrior = None,
+    tune_per: TunePer = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder: keep what is there.")
     ] = False,
@@ -157,6 +166,8 @@ def run(
         num_samples=num_samples,
         data_root=data_root,
         batch_size=batch_size,
+        tune_prior=tune_prior,
+        tune_per=tune_per,
         resume=resume,
         overwrite=overwrite,
     )

@@ -149,6 +149,12 @@ def _fit_from(plan: Plan, name: str, point: PointEstimate) -> Any:
     return _fit(plan, guide, epochs=epochs, start=point.unsampled or None)
 
 
+def _tuning(plan: Plan, guide: Any) -> dict[str, str | None]:
+    """Return how the prior of a guide is to be tuned: nothing for those that are none of Laplace."""
+    asked = {"tune_prior": plan.settings.tune_prior, "tune_per": plan.settings.tune_per}
+    return asked if is_laplace(type(guide)) and is_own(type(guide)) else {}
+
+
 def _fit(plan: Plan, guide: Any, *, epochs: int, start: Any = None) -> Any:
     import wiu_pyro as wiu
 
@@ -164,6 +170,7 @@ def _fit(plan: Plan, guide: Any, *, epochs: int, start: Any = None) -> Any:
         learning_rate=settings.learning_rate,
         device=settings.device,
         progress=True,
+        **_tuning(plan, guide),
     )
 
 

@@ -64,6 +64,8 @@ class Plan:
             "device": settings.device,
             "num_samples": settings.num_samples,
             "batch_size": settings.batch_size,
+            "tune_prior": settings.tune_prior,
+            "tune_per": settings.tune_per,
         }
 
     def described(self) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wiu_pyro.errors import DataError, GuideError
+from wiu_pyro.errors import DataError, GuideError, near_matches
 
 __all__ = ["DEFAULT_GUIDES", "DEFAULT_MODEL", "RunSettings", "differences", "settings_hash"]
 
 DEFAULT_MODEL = "digits_mlp"
+TUNING = ("marginal-likelihood",)
+TUNED_PER = ("network", "layer", "site")
 DEFAULT_GUIDES = ("mean-field", "laplace-diag", "laplace-kfac")
 
 # How a setting is given on the command line, where it is not --<name>.
@@ -53,6 +55,10 @@ class RunSettings:
         Where data by name lie or are put; None takes ``WIU_DATA``.
     batch_size : int
         Images per training step.
+    tune_prior : str or None
+        ``"marginal-likelihood"`` tunes the prior of the Laplace posteriors after the fit.
+    tune_per : str or None
+        What shares a scale: ``"network"`` (default), ``"layer"`` or ``"site"``.
     resume, overwrite : bool
         What to do when `out` already holds a run; at most one of them.
     """
@@ -69,6 +75,8 @@ class RunSettings:
     num_samples: int = 200
     data_root: Path | None = None
     batch_size: int = 128
+    tune_prior: str | None = None
+    tune_per: str | None = None
     resume: bool = False
     overwrite: bool = False
 
@@ -80,7 +88,7 @@ class RunSettings:
         DataError
             For a count or learning rate that is not positive, or --resume together with --overwrite.
         GuideError
-            If there is no guide, or one is named twice.
+            If there is no guide, one is named twice, or the prior cannot be tuned so.
         """
         for name, least in {"epochs": 1, "vi_epochs": 1, "num_samples": 2, "batch_size": 1, "seed": 0}.items():
             value = getattr(self, name)
@@ -90,6 +98,7 @@ class RunSettings:
         rate = self.learning_rate
         if rate is not None and not 0 < rate < math.inf:
             raise DataError(f"--learning-rate must be a positive number, got {rate:g}. Leave it out for the default.")
+        self._check_tuning()
         if self.resume and self.overwrite:
             raise DataError("--resume and --overwrite exclude each other, both were given. Keep one of them.")
         if not self.guides:
@@ -97,6 +106,20 @@ class RunSettings:
         twice = sorted({name for name in self.guides if self.guides.count(name) > 1})
         if twice:
             raise GuideError(f"Each guide is fitted once, but named twice: {', '.join(twice)}. Name it once.")
+
+    def _check_tuning(self) -> None:
+        if self.tune_prior not in (None, *TUNING):
+            raise GuideError(
+                f"--tune-prior has no choice '{self.tune_prior}'. {near_matches(self.tune_prior, TUNING)} "
+                "Cross-validation needs data held out beside the test data: wiu_pyro.fit(..., validation=...)."
+            )
+        if self.tune_per not in (None, *TUNED_PER):
+            raise GuideError(f"--tune-per has no choice '{self.tune_per}'. {near_matches(self.tune_per, TUNED_PER)}")
+        if self.tune_per is not None and self.tune_prior is None:
+            raise GuideError(
+                "--tune-per says how a prior is tuned, but --tune-prior is not given. Add --tune-prior "
+                "marginal-likelihood."
+            )
 
     def command(self) -> str:
         """Return the command line that asks for the same again."""
