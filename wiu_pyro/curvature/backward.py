@@ -3,17 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from wiu_pyro.curvature.likelihood import OutputLikelihood
 
-__all__ = ["GRAD_ELEMENTS", "Columns", "HessianColumns", "column_parts", "gradients"]
+__all__ = ["Columns", "HessianColumns", "Portions", "gradients"]
 
-# Gradients of all layers held at once: 8 MB in float32 on the CPU, within reach of its cache; 1 GB on a GPU
-GRAD_ELEMENTS = {"cpu": 2**21}
-GPU_GRAD_ELEMENTS = 2**28
+Batch = tuple[torch.Tensor, ...]
+
+CACHED_GRADS = 2**21  # elements: 8 MB in float32, within reach of a processor's cache
+GPU_GRADS = 2**28  # 1 GB
+FIRST_ROWS = 32  # data of the first part, before it is known how large their gradients are
+FEWEST_ROWS = 32  # a backward pass of fewer takes as long
+
+
+@dataclass(frozen=True)
+class Portions:
+    """How much of a batch goes backwards at once.
+
+    Attributes
+    ----------
+    elements : int
+        Of the gradients at all layers' outputs, about.
+    by_data : bool
+        Take few data and all their columns, else all data and few columns: where work on the inputs is shared by the
+        columns, the former; where each column's gradients are used alone, the latter has less to do.
+    """
+
+    elements: int
+    by_data: bool = False
+
+    @classmethod
+    def fitting(cls, device: torch.device, *, alone: bool) -> Portions:
+        """Return what suits a device; `alone` says whether each column's gradients are used alone."""
+        if device.type != "cpu":
+            return cls(GPU_GRADS)
+        return cls(CACHED_GRADS) if alone else cls(2 * CACHED_GRADS, by_data=True)
+
+    def data_parts(self, batch: Batch, sizes: list[int]) -> Iterator[Batch]:
+        """Yield a batch in parts.
+
+        Parameters
+        ----------
+        batch : tuple of Tensor
+        sizes : list of int
+            Elements of the gradients of all columns of a datum; of its last entry each part is cut, and whoever uses
+            the parts appends to it. While it is empty, parts are small.
+
+        Yields
+        ------
+        tuple of Tensor
+        """
+        start = 0
+        while start < len(batch[0]):
+            rows = max(FEWEST_ROWS, self.elements // max(1, sizes[-1])) if sizes else FIRST_ROWS
+            stop = start + rows if self.by_data else len(batch[0])
+            yield tuple(part[start:stop] for part in batch)
+            start = stop
+
+    def column_parts(self, columns: Columns, size: int) -> Iterator[torch.Tensor]:
+        """Yield columns in parts, shapes (columns, batch, outputs); `size` is that of the gradients of one column."""
+        most = self.elements if not self.by_data else 8 * self.elements
+        step = max(1, most // max(1, size))
+        for start in range(0, len(columns), step):
+            yield columns[start : start + step]
 
 
 class Columns(Protocol):
@@ -46,31 +102,12 @@ class HessianColumns:
         return self.likelihood.sqrt_hessian(index)
 
 
-def column_parts(columns: Columns, outputs: Sequence[torch.Tensor], *, bounded: bool) -> Iterator[torch.Tensor]:
-    """Yield the columns in parts whose gradients are held at once.
-
-    Parameters
-    ----------
-    columns : Columns
-    outputs : sequence of Tensor
-        Of the layers: as large as a column's gradients.
-    bounded : bool
-        Else all columns are one part.
-
-    Yields
-    ------
-    Tensor, shape (columns, batch, outputs)
-    """
-    step = max(1, len(columns))
-    if bounded and outputs:
-        most = GRAD_ELEMENTS.get(outputs[0].device.type, GPU_GRAD_ELEMENTS)
-        step = min(step, max(1, most // sum(output.numel() for output in outputs)))
-    for start in range(0, len(columns), step):
-        yield columns[start : start + step]
-
-
 def gradients(
-    output: torch.Tensor, layer_outputs: Sequence[torch.Tensor], columns: torch.Tensor
+    output: torch.Tensor,
+    layer_outputs: Sequence[torch.Tensor],
+    columns: torch.Tensor,
+    *,
+    buffers: dict[int, torch.Tensor] | None = None,
 ) -> list[torch.Tensor | None]:
     """Return the gradients at layers' outputs for each column; the graph is kept.
 
@@ -80,6 +117,8 @@ def gradients(
         Of the network.
     layer_outputs : sequence of Tensor, shapes (batch, *output_shape)
     columns : Tensor, shape (columns, batch, outputs)
+    buffers : dict of int to Tensor, optional
+        Memory to write into where it is large enough, by layer; filled here, and written over by the next call.
 
     Returns
     -------
@@ -92,9 +131,25 @@ def gradients(
         )
         return list(batched)
     # on a processor one column after another is faster: no copies of what the graph has saved
-    found = [
-        torch.autograd.grad(output, layer_outputs, column, retain_graph=True, allow_unused=True) for column in columns
-    ]
-    if len(found) == 1:
-        return [None if grad is None else grad[None] for grad in found[0]]
-    return [None if grads[0] is None else torch.stack(grads) for grads in zip(*found, strict=True)]
+    found: list[torch.Tensor | None] = [None] * len(layer_outputs)
+    for number, column in enumerate(columns):
+        grads = torch.autograd.grad(output, layer_outputs, column, retain_graph=True, allow_unused=True)
+        for place, grad in enumerate(grads):
+            if grad is not None and len(columns) == 1:
+                found[place] = grad[None]
+            elif grad is not None:
+                if number == 0:
+                    found[place] = _room(buffers, place, (len(columns), *grad.shape), like=grad)
+                found[place][number].copy_(grad)  # type: ignore[index]
+    return found
+
+
+def _room(
+    buffers: dict[int, torch.Tensor] | None, place: int, shape: tuple[int, ...], *, like: torch.Tensor
+) -> torch.Tensor:
+    if buffers is None:
+        return like.new_empty(shape)
+    numel = torch.Size(shape).numel()
+    if place not in buffers or buffers[place].numel() < numel or buffers[place].dtype != like.dtype:
+        buffers[place] = like.new_empty(numel)
+    return buffers[place][:numel].view(shape)

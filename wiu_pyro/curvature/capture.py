@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from wiu_pyro.curvature.backward import Columns, column_parts, gradients
+from wiu_pyro.curvature.backward import Columns, Portions, gradients
 from wiu_pyro.curvature.likelihood import OutputLikelihood
+from wiu_pyro.curvature.truncation import ColumnTruncation
 from wiu_pyro.errors import CurvatureError, DataError, ModelError
 
 if TYPE_CHECKING:
@@ -144,11 +145,14 @@ class CurvaturePass:
         The layers to look at.
     direct : DirectLayers, optional
         Differentiates the network at the parameters of the layers that show no Jacobian of their own.
+    again : callable, optional
+        `forward` for data that it has seen before, in other batches; `forward` itself when None.
     """
 
     forward: Callable[[tuple[torch.Tensor, ...]], OutputLikelihood]
     layers: Mapping[str, nn.Module]
     direct: DirectLayers | None = None
+    again: Callable[[tuple[torch.Tensor, ...]], OutputLikelihood] | None = None
 
     def run(
         self,
@@ -156,7 +160,8 @@ class CurvaturePass:
         columns: Callable[[OutputLikelihood, tuple[torch.Tensor, ...]], Columns],
         *,
         numbers: Iterable[int] | None = None,
-        in_parts: bool = False,
+        portions: Portions | None = None,
+        truncation: ColumnTruncation | None = None,
     ) -> Iterator[CapturedBatch]:
         """Yield each batch's inputs and gradients.
 
@@ -167,8 +172,11 @@ class CurvaturePass:
             Maps the likelihood and the batch to what is passed backwards, shape (columns, batch, outputs).
         numbers : iterable of int, optional
             Of the batches, for messages; asked for one just before its batch. From 0 when None.
-        in_parts : bool
-            Yield a batch several times, each with so many columns as bounded memory takes.
+        portions : Portions, optional
+            Yield a batch in parts, by data or by columns, whose gradients are overwritten when the next part is asked
+            for; all of a batch at once when None.
+        truncation : ColumnTruncation, optional
+            Leave out the columns that it says can be left out.
 
         Yields
         ------
@@ -181,9 +189,23 @@ class CurvaturePass:
         DataError
             If an output is not finite.
         """
+        sizes: list[int] = []  # of the gradients of a datum
+        buffers: dict[int, torch.Tensor] = {}
         for index, batch in zip(itertools.count() if numbers is None else numbers, batches, strict=False):
-            likelihood, record = self._look(self.forward, batch, index=index)
-            yield from self._backwards(batch, likelihood, record, columns=columns(likelihood, batch), in_parts=in_parts)
+            for part in (batch,) if portions is None else portions.data_parts(batch, sizes):
+                if truncation is not None and not truncation.next_is_whole():
+                    yield from self._truncated(part, columns, truncation=truncation, index=index)
+                    continue
+                likelihood, record = self._look(self.forward, part, index=index)
+                vectors = columns(likelihood, part)
+                if portions is None:
+                    shown = self._backwards(part, likelihood, record, columns=(vectors[:],))
+                else:
+                    size = sum(record.outputs[name].numel() for name in self.layers)
+                    sizes.append(len(vectors) * size // len(part[0]))
+                    in_parts = portions.column_parts(vectors, size)
+                    shown = self._backwards(part, likelihood, record, columns=in_parts, buffers=buffers)
+                yield from shown if truncation is None else _audited(shown, vectors, truncation)
 
     def _look(
         self,
@@ -191,11 +213,31 @@ class CurvaturePass:
         batch: tuple[torch.Tensor, ...],
         *,
         index: int,
+        graph: bool = True,
     ) -> tuple[OutputLikelihood, _Record]:
-        with torch.enable_grad(), plain_attention(), capture_layers(self.layers) as record:
+        with torch.set_grad_enabled(graph), plain_attention(), capture_layers(self.layers) as record:
             likelihood = forward(tuple(_plain_strides(part) for part in batch))
         self._check(index, likelihood, record)
         return likelihood, record
+
+    def _truncated(
+        self,
+        batch: tuple[torch.Tensor, ...],
+        columns: Callable[[OutputLikelihood, tuple[torch.Tensor, ...]], Columns],
+        *,
+        truncation: ColumnTruncation,
+        index: int,
+    ) -> Iterator[CapturedBatch]:
+        """Yield the inputs of all data, then the columns worth it, of data that need as many together."""
+        with torch.no_grad():
+            likelihood, record = self._look(self.forward, batch, index=index, graph=False)
+            vectors = columns(likelihood, batch)[:]
+        yield CapturedBatch(likelihood, dict(record.inputs), {})
+        del record
+        for group in truncation.groups(vectors):
+            part = tuple(one[group.rows] for one in batch)
+            likelihood, record = self._look(self.again or self.forward, part, index=index)
+            yield from self._backwards(part, likelihood, record, columns=(group.columns,), is_first=False)
 
     def _backwards(
         self,
@@ -203,18 +245,19 @@ class CurvaturePass:
         likelihood: OutputLikelihood,
         record: _Record,
         *,
-        columns: Columns,
-        in_parts: bool,
+        columns: Iterable[torch.Tensor],
+        buffers: dict[int, torch.Tensor] | None = None,
+        is_first: bool = True,
     ) -> Iterator[CapturedBatch]:
         outputs = [record.outputs[name] for name in self.layers]
-        is_first = True
-        for part in column_parts(columns, outputs, bounded=in_parts):
-            grads = dict(zip(self.layers, gradients(likelihood.output, outputs, part) if outputs else (), strict=True))
+        for part in columns:
+            found = gradients(likelihood.output, outputs, part, buffers=buffers) if outputs else ()
+            grads = dict(zip(self.layers, found, strict=True))
             for name, grad in grads.items():
                 if grad is None:
                     raise CurvatureError(no_data_message(name))
             captured = CapturedBatch(likelihood, dict(record.inputs), grads, is_first)  # type: ignore[arg-type]
-            del grads
+            del grads, found
             if self.direct is None:
                 yield captured
             else:
@@ -231,6 +274,16 @@ class CurvaturePass:
                 f"The network's output must be finite, but batch {index} gave NaN or infinity. "
                 "Check the inputs of that batch and the trained weights."
             )
+
+
+def _audited(shown: Iterable[CapturedBatch], columns: Columns, truncation: ColumnTruncation) -> Iterator[CapturedBatch]:
+    """Pass on what a whole batch shows, and tell the truncation what each column came to."""
+    weights: dict[str, list[torch.Tensor]] = {}
+    for captured in shown:
+        for name, grad in captured.grads.items():
+            weights.setdefault(name, []).append(grad.flatten(2).square().sum(-1))
+        yield captured
+    truncation.audit(columns[:].square().sum(-1), {name: torch.cat(parts) for name, parts in weights.items()})
 
 
 def _plain_strides(part: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ def add_gram(total: torch.Tensor | float, rows: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     total : Tensor, shape (groups, size, size), or 0.0
-        Symmetric; 0.0 for none yet.
+        Symmetric, may be part of a larger one; 0.0 for none yet.
     rows : Tensor, shape (groups, k, size)
         The vectors r_k of each group.
 
@@ -34,7 +34,7 @@ def add_gram(total: torch.Tensor | float, rows: torch.Tensor) -> torch.Tensor:
     if not isinstance(total, torch.Tensor):
         total = rows.new_zeros(groups, size, size)
     num_blocks = max(1, min(MAX_BLOCKS, size // SMALLEST_BLOCK)) if num >= size // 2 else 1
-    if num_blocks == 1:
+    if num_blocks == 1 and groups > 1:
         return total.baddbmm_(rows.mT, rows)
     edges = [size * block // num_blocks for block in range(num_blocks + 1)]
     for matrix, vectors in zip(total, rows, strict=True):

@@ -43,11 +43,27 @@ def add_input_products(
     if _rows_pay(rule, layer_input):
         products, uses = _by_rows(rule, layer_input)  # type: ignore[arg-type]
         return total + products, uses
-    first = rule.inputs(layer_input[:1])  # (batch, groups, positions, in)
-    step = max(1, MAX_PATCH_ELEMENTS // first.numel()) if first.shape[2] > 1 else len(layer_input)
-    for part in layer_input.split(step):
-        total = add_gram(total, rule.inputs(part).transpose(0, 1).flatten(1, 2))
-    return total, len(layer_input) * first.shape[2]  # type: ignore[return-value]
+    num_patches = rule.patches(layer_input[:1]).shape[2] if len(layer_input) else 0
+    step = max(1, MAX_PATCH_ELEMENTS // (num_patches * rule.groups * rule.in_features)) if num_patches > 1 else None
+    for part in layer_input.split(step or max(1, len(layer_input))):
+        total = _add_patches(total, rule, part)
+    return total, len(layer_input) * num_patches  # type: ignore[return-value]
+
+
+def _add_patches(total: torch.Tensor | float, rule: MatrixRule, layer_input: torch.Tensor) -> torch.Tensor:
+    """Add the products of patches that are laid out; those with the ones of a bias are sums."""
+    rows = (rule.patches if "weight" in rule.shapes else rule.inputs)(layer_input)
+    rows = rows.transpose(0, 1).flatten(1, 2)  # (groups, uses, in)
+    if set(rule.shapes) != {"weight", "bias"}:
+        return add_gram(total, rows)
+    if not isinstance(total, torch.Tensor):
+        total = rows.new_zeros(rule.groups, rule.in_features, rule.in_features)
+    add_gram(total[:, :-1, :-1], rows)
+    sums = rows.sum(1)
+    total[:, -1, :-1] += sums
+    total[:, :-1, -1] += sums
+    total[:, -1, -1] += rows.shape[1]
+    return total
 
 
 def _rows_pay(rule: MatrixRule, layer_input: torch.Tensor) -> bool:

@@ -17,6 +17,8 @@ from wiu_pyro.curvature.rules.base import LayerRule
 
 __all__ = ["LinearRule", "MatrixRule"]
 
+CACHED_ELEMENTS = 2**19  # of per-sample gradients and what makes them: 2 MB in float32, the cache of a core
+
 
 class MatrixRule(LayerRule):
     """A layer that multiplies patches of its input by a matrix of shape (groups, out, in [+ 1])."""
@@ -96,12 +98,27 @@ class MatrixRule(LayerRule):
 
     @override
     def squared_sum(self, layer_input: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
-        inputs, outputs = self.inputs(layer_input), self.output_grads(grads)
-        if inputs.shape[2] > 1:
-            return super().squared_sum(layer_input, grads)
+        outputs = self.output_grads(grads)  # (columns, batch, groups, positions, out)
+        if outputs.shape[3] > 1:
+            return self._summed_squares(layer_input, outputs)
         # one position: the square of an outer product is the outer product of squares
+        inputs = self.inputs(layer_input)
         squares = outputs.square().sum(0)[:, :, 0]  # (batch, groups, out)
         return torch.einsum("ngo,ngi->goi", squares, inputs[:, :, 0].square()).reshape(-1)
+
+    def _summed_squares(self, layer_input: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        """Square and sum the gradients of a few data at a time: patches, products and squares stay in cache."""
+        columns, batch, groups, positions, out = outputs.shape
+        each = groups * (positions * self.in_features + columns * out * (positions + self.in_features))
+        step = max(1, CACHED_ELEMENTS // each)
+        total = outputs.new_zeros(groups, out, self.in_features)
+        for start in range(0, batch, step):
+            rows = slice(start, start + step)
+            inputs = self.inputs(layer_input[rows])
+            lead = outputs[:, rows].permute(1, 2, 0, 4, 3).flatten(2, 3)  # (batch, groups, columns * out, positions)
+            joint = (lead @ inputs).unflatten(2, (columns, out))  # (batch, groups, columns, out, in)
+            total += joint.square_().sum((0, 2))
+        return total.flatten()
 
 
 class LinearRule(MatrixRule):
