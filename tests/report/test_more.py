@@ -80,6 +80,35 @@ def test_a_new_diagnostic_by_layer_is_a_table_with_a_row_for_each_posterior_and_
     assert table.notes == ("Return how many weights of each layer are large.", "large weights: weights beyond 1.")
 
 
+def with_interval(idata):
+    """Return a figure with its interval, which one layer does not have."""
+    layers, nothing = schema.layer_names(idata), np.nan
+    columns = {"slope": [-0.5, 0.25, 2], "slope_low": [-1, nothing, 1], "slope_high": [0, nothing, 3]}
+    data = {name: ("layer", np.array(values, dtype=float)) for name, values in columns.items()}
+    return xr.Dataset(data, coords={"layer": layers})
+
+
+def test_a_figure_and_its_interval_are_one_column(added):
+    added(with_interval)
+    table = more_section([MEAN_FIELD]).tables[-1]
+    assert table.columns == ("posterior · layer", "slope")
+    assert [row[1] for row in table.rows] == ["-0.500\n-1.00 to 0", "0.250", "2.00\n1.00 to 3.00"]
+
+
+def test_a_diagnostic_is_asked_once_for_all_that_shows_it(added):
+    asked = []
+
+    def counted(idata):
+        """Return how often it was asked."""
+        asked.append(idata)
+        return xr.Dataset({"total": float(len(asked))})
+
+    added(counted)
+    posterior = Posterior.read("mean-field", synthetic(seed=1).idata)
+    more_section([posterior])
+    assert float(posterior.asked("counted")["total"]) == 1
+
+
 def test_what_is_no_table_is_named_with_its_size(added):
     added(by_image)
     table = more_section([MEAN_FIELD]).tables[-1]

@@ -2,15 +2,19 @@
 
 Every name in `__all__` is a function ``(idata, ...) -> xarray.Dataset`` that works on what `wiu_pyro.load` returns, on
 both ArviZ lines (`compare` takes several posteriors). `layer_statement` and `to_dataframe` turn the layer table into a
-sentence and a pandas table; `between_statement` and `within_statement` say what `between_layers` and `within_layer`
-found.
+sentence and a pandas table; `between_statement`, `identification_statement`, `magnitude_statement` and
+`within_statement` say what the diagnostics of the same name found.
 """
 
 from wiu_pyro.diagnostics.between_layers import between_layers
 from wiu_pyro.diagnostics.between_statement import between_statement as between_statement
 from wiu_pyro.diagnostics.compare import compare
+from wiu_pyro.diagnostics.identification import identification
+from wiu_pyro.diagnostics.identification_statement import identification_statement as identification_statement
 from wiu_pyro.diagnostics.input_map import input_map
 from wiu_pyro.diagnostics.layer_uncertainty import layer_uncertainty
+from wiu_pyro.diagnostics.magnitude import magnitude
+from wiu_pyro.diagnostics.magnitude_statement import magnitude_statement as magnitude_statement
 from wiu_pyro.diagnostics.predictive import predictive
 from wiu_pyro.diagnostics.provenance import convergence_note as convergence_note
 from wiu_pyro.diagnostics.statement import layer_statement as layer_statement
@@ -24,8 +28,10 @@ from wiu_pyro.diagnostics.within_statement import within_statement as within_sta
 __all__ = [
     "between_layers",
     "compare",
+    "identification",
     "input_map",
     "layer_uncertainty",
+    "magnitude",
     "predictive",
     "training_loss",
     "weight_distribution",

@@ -10,9 +10,11 @@ from typing import Any
 from wiu_pyro.plots.between_layers import between_layers
 from wiu_pyro.plots.compare_layers import compare_layers
 from wiu_pyro.plots.declined_images import declined_images
+from wiu_pyro.plots.identification import identification
 from wiu_pyro.plots.input_map import input_map
 from wiu_pyro.plots.layer_uncertainty import layer_uncertainty
 from wiu_pyro.plots.loss import loss
+from wiu_pyro.plots.magnitude import magnitude
 from wiu_pyro.plots.reliability import reliability
 from wiu_pyro.plots.risk_coverage import risk_coverage
 from wiu_pyro.plots.weight_heatmap import weight_heatmap
@@ -23,9 +25,11 @@ __all__ = [
     "between_layers",
     "compare_layers",
     "declined_images",
+    "identification",
     "input_map",
     "layer_uncertainty",
     "loss",
+    "magnitude",
     "reliability",
     "risk_coverage",
     "weight_heatmap",
@@ -38,6 +42,8 @@ KINDS: dict[str, Callable[..., Any]] = {
     "within-layer": within_layer,
     "weight-heatmap": weight_heatmap,
     "input-map": input_map,
+    "magnitude": magnitude,
+    "identification": identification,
     "loss": loss,
     "reliability": reliability,
     "risk-coverage": risk_coverage,

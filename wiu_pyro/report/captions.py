@@ -22,8 +22,13 @@ ALTS = {
     "and KL per weight",
     "layer-uncertainty": "Distributions over the weights of each layer, of sd / prior sd, contraction and "
     "signal-to-noise",
+    "between-layers": "Differences between the layers of each pair, with intervals, in panels of contraction, "
+    "signal-to-noise, KL per weight and Cliff's delta",
+    "within-layer": "Bars of the shares of each layer's spread between outputs, inputs, kernel positions and weights",
     "weight-heatmap": "Heat map of sd / prior sd, outputs by inputs",
     "input-map": "Image of the first layer's sd / prior sd at each pixel, beside the sd of the pixel over the images",
+    "magnitude": "Curves of sd / prior sd over |mean| / prior sd, a panel for each layer",
+    "identification": "Share of each layer's weights still at the prior, and of each unit's as a coloured strip",
     "loss": "Curve of the loss by epoch",
     "reliability": "Bars of accuracy by confidence, with the number of images below",
     "risk-coverage": "Curve of the error rate against the share of images answered",
@@ -96,6 +101,14 @@ def _input_map(posterior: Posterior) -> str:
     )
 
 
+def _magnitude(posterior: Posterior) -> str:
+    return diagnostics.magnitude_statement(posterior.asked("magnitude"))
+
+
+def _identification(posterior: Posterior) -> str:
+    return diagnostics.identification_statement(posterior.asked("identification"))
+
+
 def _loss(posterior: Posterior) -> str:
     verdict = convergence_sentence(posterior.attrs)
     return f"{verdict} Shaded: the last tenth of the epochs and the tenth before, each with its mean."
@@ -144,6 +157,8 @@ _CAPTIONS: dict[str, Callable[..., str]] = {
     "layer-uncertainty": _layers,
     "weight-heatmap": _heatmap,
     "input-map": _input_map,
+    "magnitude": _magnitude,
+    "identification": _identification,
     "loss": _loss,
     "reliability": _reliability,
     "risk-coverage": _risk_coverage,

@@ -23,11 +23,20 @@ COMPRESSION = 2  # of 9: a tenth larger than at 6, in a third less time
 CSS_DPI = 96
 MOST_LAYERS = 3  # of one posterior, in plots that show one layer
 PER_LAYER = ("weight-heatmap",)
-ELSEWHERE = ("reliability", "risk-coverage", "declined-images")  # shown with the predictions
+ASKED = ("magnitude", "identification")  # plots of a diagnostic of the same name, asked once for all that shows it
+ELSEWHERE = (  # shown with the predictions, and with the questions they answer
+    "reliability",
+    "risk-coverage",
+    "declined-images",
+    "between-layers",
+    "within-layer",
+)
 TITLES = {
     "layer-uncertainty": "How the weights of each layer are spread",
     "weight-heatmap": "Weight by weight",
     "input-map": "Seen from the image: the first layer's uncertainty by pixel",
+    "magnitude": "What has the size of a weight to do with its uncertainty?",
+    "identification": "Which weights did the data leave at the prior?",
     "loss": "Training",
     "reliability": "Can the probabilities be taken at their word?",
     "risk-coverage": "What does declining the most uncertain images gain?",
@@ -40,6 +49,10 @@ NOTES = {
     "weight-heatmap": "Rows are outputs, columns inputs; weights of a large layer are averaged in blocks. Each picture "
     "has its own colour scale.",
     "input-map": "Where the images never vary, the data say nothing and the sd stays at the prior's.",
+    "magnitude": "Sizes and sds are relative to the prior's sd; both axes are the same for all layers. Where the line "
+    "leaves the grey band, the sd depends on the size beyond chance.",
+    "identification": "A weight is unidentified where the KL of its posterior from its prior is next to nothing. A unit "
+    "in full colour has only such weights.",
     "loss": "−ELBO summed over the data, by epoch; the sentence is the fit's own verdict. It compares the means over "
     "the last tenth of the epochs and the tenth before, and the same of the epochs before the learning rate falls.",
     "reliability": "Accuracy against confidence: on the diagonal, the probabilities can be taken at their word.",
@@ -100,7 +113,8 @@ def drawn(kind: str, posterior: Posterior, **options: Any) -> Figure | None:
     Figure or None
     """
     try:
-        drawing = plots.KINDS[kind](posterior.idata, **options)
+        source = posterior.asked(kind) if kind in ASKED else posterior.idata
+        drawing = plots.KINDS[kind](source, **options)
     except (SchemaError, DataError):
         return None
     what = f", layer {options['layer']}" if options.get("layer") else ""

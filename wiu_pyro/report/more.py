@@ -7,7 +7,8 @@ looked at from Python.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from functools import partial
 from typing import Any
 
 import xarray as xr
@@ -15,13 +16,14 @@ import xarray as xr
 from wiu_pyro import diagnostics
 from wiu_pyro.errors import WiuError
 from wiu_pyro.report.content import Section, Table
-from wiu_pyro.report.numbers import number
+from wiu_pyro.report.numbers import MISSING, number
 from wiu_pyro.report.posterior import Posterior
 
 __all__ = ["SHOWN", "more_section"]
 
 # what the page shows elsewhere, in tables or figures made for it
 SHOWN = (
+    "between_layers",
     "compare",
     "input_map",
     "layer_uncertainty",
@@ -29,6 +31,7 @@ SHOWN = (
     "training_loss",
     "weight_distribution",
     "weight_map",
+    "within_layer",
 )
 MOST_ROWS = 40  # along a dim, beyond which figures are no table
 SEVERAL = "idatas"  # first parameter of a diagnostic that takes all posteriors at once, by name
@@ -87,13 +90,15 @@ def _asked(
         wanted = ", ".join(parameter.name for parameter in required[1:])
         return [], [f"It needs {wanted}, which the page cannot know: call wiu_pyro.diagnostics.{name}."]
     together = bool(required) and required[0].name == SEVERAL
-    asked: dict[str, Any] = (
-        {"": {p.name: p.idata for p in posteriors}} if together else {f"{p.name}{p.mark}": p.idata for p in posteriors}
+    asked: dict[str, Callable[[], xr.Dataset]] = (
+        {"": lambda: question({p.name: p.idata for p in posteriors})}
+        if together
+        else {f"{p.name}{p.mark}": partial(p.asked, name) for p in posteriors}
     )
     results, notes = [], []
-    for who, source in asked.items():
+    for who, answer in asked.items():
         try:
-            result = question(source)
+            result = answer()
         except WiuError as error:
             notes.append(f"Not for {who or 'these posteriors'}: {error}")
             continue
@@ -113,16 +118,17 @@ def _table(
     name: str, dims: tuple[Any, ...], results: Sequence[Row]
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Return headings and rows of the variables over `dims`: a row for each posterior and each place along them."""
-    columns = list(
-        dict.fromkeys(str(key) for _, result in results for key, data in result.data_vars.items() if data.dims == dims)
+    held_anywhere = dict.fromkeys(
+        str(key) for _, result in results for key, data in result.data_vars.items() if data.dims == dims
     )
+    columns = [key for key in held_anywhere if not _is_end(key, held_anywhere)]
     rows = []
     for who, result in results:
-        held = result[[key for key in columns if key in result and result[key].dims == dims]]
+        held = result[[key for key in held_anywhere if key in result and result[key].dims == dims]]
         for place in _places(held, dims):
             label = [part for part in (who, *(str(held[dim].values[at]) for dim, at in place.items())) if part]
             one = held.isel(place)
-            rows.append((" · ".join(label) or name, *(number(_value(one, key)) for key in columns)))
+            rows.append((" · ".join(label) or name, *(_cell(one, key) for key in columns)))
     head = " · ".join(part for part in ("posterior" if any(who for who, _ in results) else "", *map(str, dims)) if part)
     return (head, *(column.replace("_", " ") for column in columns)), tuple(rows)
 
@@ -132,6 +138,18 @@ def _places(held: xr.Dataset, dims: tuple[Any, ...]) -> list[dict[Any, int]]:
     for dim in dims:
         places = [place | {dim: at} for place in places for at in range(held.sizes.get(dim, 0))]
     return places
+
+
+def _is_end(key: str, columns: Container[str]) -> bool:
+    """Whether a variable is an end of another one's interval."""
+    return any(key.endswith(end) and key.removesuffix(end) in columns for end in ("_low", "_high"))
+
+
+def _cell(one: xr.Dataset, key: str) -> str:
+    """Write a figure, and its interval on a line of its own where there are variables ``_low`` and ``_high``."""
+    low, high = (number(_value(one, f"{key}{end}")) for end in ("_low", "_high"))
+    interval = f"\n{low} to {high}" if MISSING not in (low, high) else ""
+    return f"{number(_value(one, key))}{interval}"
 
 
 def _value(one: xr.Dataset, key: str) -> Any:

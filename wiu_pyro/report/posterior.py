@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,26 @@ class Posterior:
             return contraction
         conditional = self.column("conditional_contraction")
         return np.where(np.isfinite(conditional), conditional, contraction)
+
+    def asked(self, name: str) -> xr.Dataset:
+        """Return what a diagnostic answers, asked once for table, figure and caption together.
+
+        Parameters
+        ----------
+        name : str
+            Of a function in `wiu_pyro.diagnostics` that takes one posterior.
+
+        Returns
+        -------
+        Dataset
+        """
+        if name not in self._answers:
+            self._answers[name] = getattr(diagnostics, name)(self.idata)
+        return self._answers[name]
+
+    @cached_property
+    def _answers(self) -> dict[str, xr.Dataset]:
+        return {}
 
     @property
     def predictive_groups(self) -> list[str]:
