@@ -12,7 +12,7 @@ from wiu_pyro.curvature.accumulated import Accumulated
 from wiu_pyro.curvature.capture import CapturedBatch
 from wiu_pyro.curvature.entries import jacobian_of_entries
 from wiu_pyro.curvature.layer_curvature import LayerCurvature
-from wiu_pyro.curvature.rules import LayerRule
+from wiu_pyro.curvature.rules import LayerRule, MatrixRule
 from wiu_pyro.curvature.rules.base import MAX_ELEMENTS
 from wiu_pyro.linalg import DensePrecision
 
@@ -33,10 +33,49 @@ class FullLayerCurvature(LayerCurvature):
     def num_elements(cls, rule: LayerRule) -> int:
         return 6 * rule.numel**2  # float64: the sum, its factor, the covariance
 
+    @classmethod
+    @override
+    def scratch_bytes(cls, rule: LayerRule) -> int:
+        return 2 * 8 * rule.numel**2  # float64: the sum scaled, and with the prior
+
     @override
     def update(self, layer_input: torch.Tensor, grads: torch.Tensor) -> None:
-        jacobian = self.rule.jacobian(layer_input, grads).flatten(0, 1).double()  # (batch * columns, numel)
-        self.matrix = self.matrix + jacobian.mT @ jacobian
+        rule = self.rule
+        if isinstance(rule, MatrixRule) and rule.groups == 1 and type(rule).jacobian is MatrixRule.jacobian:
+            inputs = rule.inputs(layer_input)  # (batch, 1, positions, in)
+            if inputs.shape[2] == 1:
+                self._add_outer(inputs[:, 0, 0].double(), rule.output_grads(grads)[:, :, 0, 0].double())
+                return
+        step = max(1, MAX_ELEMENTS // (len(grads) * self.rule.numel))
+        for start in range(0, len(layer_input), step):
+            rows = slice(start, start + step)
+            jacobian = self.rule.jacobian(layer_input[rows], grads[:, rows]).flatten(0, 1).double()
+            self.matrix = self.matrix + jacobian.mT @ jacobian  # of (batch * columns, numel)
+
+    def _add_outer(self, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
+        """Add a batch whose Jacobians are outer products g a', as Σ_n (Σ_k g g')_n ⊗ (a a')_n.
+
+        Summing over the columns first, and going over pairs of outputs once, leaves one of 2 × columns parts of the
+        arithmetic that the Jacobians themselves would take.
+
+        Parameters
+        ----------
+        inputs : Tensor, shape (batch, in)
+        outputs : Tensor, shape (columns, batch, out)
+        """
+        if not isinstance(self.matrix, torch.Tensor):
+            self.matrix = inputs.new_zeros(self.rule.numel, self.rule.numel)
+        width, out = inputs.shape[-1], outputs.shape[-1]
+        step = max(1, MAX_ELEMENTS // (out * max(width, out)))
+        for start in range(0, len(inputs), step):
+            own, part = inputs[start : start + step], outputs[:, start : start + step]
+            pairs = torch.einsum("kno,knp->nop", part, part)
+            for row in range(out):
+                weighted = pairs[:, row, row:, None] * own[:, None]  # (batch, out - row, in)
+                found = own.mT @ weighted.flatten(1)  # (in, (out - row) * in)
+                at, beyond = row * width, (row + 1) * width
+                self.matrix[at:beyond, at:] += found
+                self.matrix[beyond:, at:beyond] += found[:, width:].mT
 
     @override
     def sums(self) -> dict[str, torch.Tensor]:
