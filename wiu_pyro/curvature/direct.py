@@ -167,7 +167,7 @@ class DirectLayers(DirectSource):
 
         def of_datum(datum: Batch, columns: torch.Tensor) -> dict[str, torch.Tensor]:
             one = tuple(part[None] for part in datum)
-            _, pull = torch.func.vjp(lambda values: self.forward(one, {**self.weights, **values}).output[0], own)
+            pull = torch.func.vjp(lambda values: self.forward(one, {**self.weights, **values}).output[0], own)[1]
             return torch.func.vmap(lambda column: pull(column)[0])(columns)
 
         with plain_attention(), pyro.validation_enabled(False):  # its checks look at values, which vmap does not show

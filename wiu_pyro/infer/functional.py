@@ -88,7 +88,7 @@ def functional_distribution(
     own = False  # whether `outputs` are the network's own, of the last batch
 
     def run(batch: tuple[torch.Tensor, ...], values: Mapping[str, torch.Tensor]) -> tuple[OutputLikelihood, Any]:
-        trace, returned = run_at(model, values, batch)
+        trace, returned = run_at(model, values, batch, hold_parameters=True)
         return read(trace.nodes[guide.structure.observed]["fn"]), returned
 
     def forward(batch: tuple[torch.Tensor, ...]) -> OutputLikelihood:

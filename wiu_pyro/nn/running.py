@@ -23,15 +23,17 @@ class _Detached(Messenger):
 def _held_parameters(model: Callable[..., Any]) -> Iterator[None]:
     """Keep what the model learns without a prior off the autograd graph: `pyro.param`, and parameters of modules."""
     model = unwrap(model)
-    own = [one for one in model.parameters() if one.requires_grad] if isinstance(model, nn.Module) else []
-    for one in own:
-        one.requires_grad_(False)
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    own = [(module._parameters, dict(module._parameters)) for module in modules]
+    for parameters, values in own:
+        # not requires_grad_(False): Pyro turns it on again where it reads a module's parameter
+        parameters.update({name: value.detach() for name, value in values.items() if value is not None})  # type: ignore[misc]
     try:
         with _Detached():
             yield
     finally:
-        for one in own:
-            one.requires_grad_(True)
+        for parameters, values in own:
+            parameters.update(values)
 
 
 def run_at(
