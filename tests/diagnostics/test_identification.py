@@ -176,6 +176,14 @@ def test_weights_at_a_point_estimate_are_left_out_and_not_called_identified():
     assert "'point'" not in diagnostics.identification_statement(table)
 
 
+def test_outputs_all_at_a_point_estimate_are_no_clusters():
+    made = layer(13)
+    made.sd[:, 19:] = 0
+    row = asked({"fc": made}).sel(layer="fc")
+    assert (int(row["num_outputs"]), int(row["num_left_out"])) == (30, 11 * 40)  # each has its bias
+    assert np.isnan(row["unidentified_low"])
+
+
 def test_conditional_sds_are_taken_on_request():
     made = at_prior(14)
     tied = PlantedLayer(sd=made.sd, mean=made.mean, bias_sd=made.bias_sd, conditional=0.5 * made.sd)

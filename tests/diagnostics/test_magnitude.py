@@ -136,6 +136,25 @@ def test_weights_at_a_point_estimate_are_left_out():
     assert float(row["spearman_low"]) < expected < float(row["spearman_high"])
 
 
+@pytest.mark.parametrize(("rows", "found"), [(slice(0, 24, 1), True), (slice(0, 19), False)])
+def test_outputs_all_at_a_point_estimate_are_no_clusters(rows, found):
+    made = layer(8, (1, 60, 40), power=-0.5)
+    sd = np.zeros_like(made.sd)
+    sd[:, rows] = made.sd[:, rows]
+    row = single(PlantedLayer(sd=sd, mean=made.mean))
+    assert int(row["num_clusters"]) == (24 if found else 0)
+    assert np.isfinite(row["spearman_low"]) == found
+
+
+def test_hardly_any_weights_with_a_posterior_have_no_interval():
+    made = layer(8, (1, 60, 60))
+    sd = np.where(np.eye(60, dtype=bool), made.sd, 0)
+    row = single(PlantedLayer(sd=sd, mean=made.mean))
+    assert (int(row["num_weights"]), int(row["num_clusters"])) == (60, 0)
+    assert np.isfinite(row["spearman"])
+    assert np.isnan(row["spearman_low"])
+
+
 def test_a_layer_at_a_point_estimate_has_no_figures_and_is_not_spoken_of():
     made = layer(9)
     table = diagnostics.magnitude(

@@ -107,7 +107,7 @@ def identification(
     names = layers_with_moments(idata)
     check_sd(idata, names, sd)
     limits = Limits(sd == "conditional", within, kl_below)
-    networks = range(schema.dataset(idata, "posterior").sizes["chain"])
+    networks = range(schema.dataset(idata, schema.moments_group(names[0])).sizes["chain"])
     found = {place: _layer(idata, *place, limits=limits, most=most) for place in product(networks, names)}
     rows = [xr.concat([found[chain, name][0] for chain in networks], dim="chain") for name in names]
     table = xr.concat(rows, dim=xr.Variable("layer", names), join="outer").transpose("chain", "layer", ...)
@@ -181,9 +181,10 @@ def _unit_shares(weight: Tally, bias: list[Tally]) -> dict[str, np.ndarray]:
 
 def _replicates(weight: Tally, bias: list[Tally]) -> dict[str, np.ndarray]:
     """Return replicates of the shares, (NUM_BOOTSTRAP,); none with too few outputs or inputs."""
-    outputs, inputs = weight.known.shape
-    if min(outputs, inputs) < FEWEST_CLUSTERS or not weight.known.any():
+    with_weights = [int(np.count_nonzero(weight.known.any(axis=axis))) for axis in (1, 0)]
+    if min(with_weights) < FEWEST_CLUSTERS:
         return {}
+    outputs, inputs = weight.known.shape
     rng = np.random.default_rng(0)
     rows, columns = (metrics.pigeonhole_counts(size, NUM_BOOTSTRAP, rng=rng) for size in (outputs, inputs))
     sums = {

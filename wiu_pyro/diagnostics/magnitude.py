@@ -93,7 +93,7 @@ def magnitude(idata: Any, *, sd: str = "marginal", bins: int = 20, num_bootstrap
         those kept by each; ``removed_in_common``; NaN where fewer than 20 weights are kept. By ``bin``: ``bin_count``,
         ``size`` (median), ``sd_to_prior_q10``, ``_q50``, ``_q90``, and ``null_low``, ``null_high``: where the median
         stays if the sds were unrelated to the size, all bins of the layer together. ``sd_to_prior``: median of the
-        layer. ``num_weights``, ``num_left_out``, ``num_clusters`` (fewest of outputs and inputs; 0: too few). With 5
+        layer. ``num_weights``, ``num_left_out``, ``num_clusters`` (outputs or inputs, the fewer; 0: too few). With 5
         chains or more ``seeds_<name>``, ``_low`` and ``_high`` of the first three and of ``kept_in_common``: mean and
         interval over the networks, by Student's t. Attributes: ``sd``, ``factorised``, ``interval``.
 
@@ -116,12 +116,12 @@ def magnitude(idata: Any, *, sd: str = "marginal", bins: int = 20, num_bootstrap
         )
     names = layers_with_moments(idata)
     check_sd(idata, names, sd)
-    networks = schema.dataset(idata, "posterior").sizes["chain"]
+    networks = schema.dataset(idata, schema.moments_group(names[0])).sizes["chain"]
     parts, drawn = {}, {}
     for place in product(range(networks), names):
         quantities, clusters = _quantities(idata, *place, conditional=sd == "conditional")
-        parts[place] = _figures(quantities, clusters=clusters, bins=bins)
-        drawn[place] = replicates(quantities, LEVELS, num_bootstrap=num_bootstrap) if clusters else {}
+        drawn[place] = replicates(quantities.trimmed(), LEVELS, num_bootstrap=num_bootstrap) if clusters else {}
+        parts[place] = _figures(quantities, clusters=clusters if drawn[place] else 0, bins=bins)
     rows = [xr.concat([parts[chain, name] for chain in range(networks)], dim="chain") for name in names]
     table = xr.concat(rows, dim=xr.Variable("layer", names)).transpose("chain", "layer", ...)
     table = table.assign_coords(level=list(LEVELS), bin=np.arange(bins))
@@ -145,8 +145,8 @@ def _quantities(idata: Any, chain: int, layer: str, *, conditional: bool) -> tup
     units = layer_units(idata, layer, chain=chain)
     if units is not None:
         quantities = Quantities.of(units.weight, conditional=conditional)
-        enough = min(units.clusters) >= FEWEST_CLUSTERS and quantities.known.sum() >= LEAST_WEIGHTS
-        return quantities, min(units.clusters) if enough else 0
+        fewest = min(quantities.trimmed().known.shape[:2])
+        return quantities, fewest if fewest >= FEWEST_CLUSTERS else 0
     largest = max(pooled_moments(idata, layer, chain=chain), key=lambda moments: moments.mean.size)
     shape = (*largest.mean.shape[:1], -1, 1)
     laid_out = (None if part is None else part.reshape(shape) for part in vars(largest).values())

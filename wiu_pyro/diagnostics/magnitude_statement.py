@@ -16,10 +16,10 @@ ALIKE = 0.9  # weights kept in common, from which on two rankings are called one
 def magnitude_statement(table: xr.Dataset) -> str:
     r"""Return how the sd depends on the size of a weight, and whether two rankings of the weights are one, in words.
 
-    A layer's sd is said to fall or rise with the size where the interval of the rank correlation leaves out 0 and the
-    correlation is beyond what unrelated sds would give. Ranking by signal-to-noise and ranking by \|mean\| are called
-    one where the weights they keep have at least 90 % in common at each share removed (50, 90, 95, 99 %), by the
-    lower end of the interval; they part where the upper end is below 90 % at one of them.
+    A layer's sd is said to fall or rise with the size where the interval of the rank correlation leaves out 0; within
+    one network the correlation also has to be beyond what unrelated sds would give. Ranking by signal-to-noise and
+    ranking by \|mean\| are called one where the weights they keep have at least 90 % in common at each share removed
+    (50, 90, 95, 99 %), by the lower end of the interval; they part where the upper end is below 90 % at one of them.
 
     Parameters
     ----------
@@ -89,7 +89,8 @@ def _effect(slopes: list[Figure]) -> str:
 
 
 def _null(table: xr.Dataset) -> dict[str, float]:
-    limit = table["spearman_null"]
+    """Return what a correlation has to be beyond, by layer; the null of each network, and nothing over seeds."""
+    limit = table["spearman_null"] * (0 if "seeds_spearman" in table else 1)
     limit = limit.max("chain") if "chain" in limit.dims else limit
     return dict(zip(table["layer"].values.tolist(), limit.values.astype(float).tolist(), strict=True))
 
@@ -101,8 +102,8 @@ def _rankings(table: xr.Dataset) -> list[str]:
         for figure in found:
             layers.setdefault(figure.layer, []).append((level, figure))
     verdicts: dict[str, list[str]] = {}
-    for layer, found in layers.items():
-        verdict, (level, least) = _verdict(found)
+    for layer, levels in layers.items():
+        verdict, (level, least) = _verdict(levels)
         verdicts.setdefault(verdict, []).append(f"{least.text(percent)} at {percent(level)} removed in '{layer}'")
     openings = {
         "one": "Ranking by signal-to-noise and ranking by size are one: of the weights kept they have in common at "

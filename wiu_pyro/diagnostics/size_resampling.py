@@ -23,6 +23,7 @@ __all__ = ["replicates"]
 
 MOST_WEIGHTS = 16_384  # of the subset
 MOST_PAIRS = 20_000
+LEAST_WEIGHTS = 100  # known ones, below which the subset says nothing
 
 
 def replicates(
@@ -33,7 +34,7 @@ def replicates(
     Parameters
     ----------
     quantities : Quantities
-        Of a parameter with enough outputs and inputs.
+        Of a parameter with enough outputs and inputs, each with known weights.
     levels : tuple of float
         Shares removed, for the sets of weights kept.
     num_bootstrap, seed : int
@@ -42,7 +43,7 @@ def replicates(
     -------
     dict of str to ndarray
         ``spearman``, ``slope``, ``rank_agreement``, shapes (num_bootstrap,), and ``kept_in_common``, shape
-        (num_bootstrap, levels).
+        (num_bootstrap, levels). Empty where the subset holds hardly a known weight.
     """
     rng = np.random.default_rng(seed)
     whole = quantities.known.shape
@@ -50,17 +51,20 @@ def replicates(
         np.sort(rng.choice(size, kept, replace=False)) for size, kept in zip(whole, _subset_shape(whole), strict=False)
     )
     small = quantities.subset(rows, columns)
+    if small.known.sum() < LEAST_WEIGHTS:
+        return {}
     names = ("size", "ratio", "absolute", "snr")
     sorted_by = {name: ranked(small.of_known(name)) for name in names}
     slopes, pairs = pair_slopes(small.of_known("size"), small.of_known("ratio"), pairs=MOST_PAIRS)
     found: dict[str, list] = {name: [] for name in ("spearman", "slope", "rank_agreement", "kept_in_common")}
     for weights in _weights(small.known, whole[:2], num_bootstrap, rng=rng):
-        shares = {name: one.share(weights) for name, one in sorted_by.items()}
-        found["spearman"].append(correlation(shares["size"], shares["ratio"], weights))
-        found["slope"].append(_slope(slopes, weights[pairs]))
-        ranks = (shares["absolute"], shares["snr"])
-        found["rank_agreement"].append(correlation(*ranks, weights))
-        found["kept_in_common"].append(kept_in_common(ranks, levels, weights=weights))
+        with np.errstate(invalid="ignore", divide="ignore"):  # NaN where no known weight was drawn
+            shares = {name: one.share(weights) for name, one in sorted_by.items()}
+            ranks = (shares["absolute"], shares["snr"])
+            found["spearman"].append(correlation(shares["size"], shares["ratio"], weights))
+            found["slope"].append(_slope(slopes, weights[pairs]))
+            found["rank_agreement"].append(correlation(*ranks, weights))
+            found["kept_in_common"].append(kept_in_common(ranks, levels, weights=weights))
     return {name: np.array(values) for name, values in found.items()}
 
 

@@ -68,6 +68,11 @@ class Quantities:
         arrays = {name: value[place] for name, value in vars(self).items() if name != "one_prior"}
         return Quantities(**arrays, one_prior=self.one_prior)
 
+    def trimmed(self) -> Quantities:
+        """Return the quantities without the outputs and inputs that hold no known weight."""
+        rows, columns = (np.flatnonzero(self.known.any(axis=axes)) for axes in ((1, 2), (0, 2)))
+        return self if (rows.size, columns.size) == self.known.shape[:2] else self.subset(rows, columns)
+
     def of_known(self, name: str) -> np.ndarray:
         """Return one quantity of the known weights, (N,)."""
         values = getattr(self, name)
