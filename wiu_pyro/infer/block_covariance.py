@@ -108,16 +108,16 @@ class _TableCovariance:
     def _summed(self, layer_input: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Return the covariance by the Jacobian in the basis, outputs (columns, batch, groups, positions, out)."""
         columns, batch, groups, positions, out = outputs.shape
-        inputs = self._inputs(layer_input)  # (batch, groups, positions, in)
-        if self.out_basis is not None and positions <= inputs.shape[-1]:
-            outputs = _times(outputs.transpose(2, 3), self.out_basis).transpose(2, 3)
-            rotate = None
-        else:
-            rotate = self.out_basis
-        rows = outputs.permute(1, 2, 0, 4, 3).reshape(batch * groups, columns * out, positions)
+        inputs, basis = self._inputs(layer_input), self.out_basis  # (batch, groups, positions, in)
+        if basis is not None and positions < min(out, inputs.shape[-1]):
+            outputs, basis = _times(outputs.transpose(2, 3), basis).transpose(2, 3), None
+        rows = outputs.permute(1, 2, 0, 4, 3)  # (batch, groups, columns, out, positions)
+        if basis is not None and positions < inputs.shape[-1]:
+            rows, basis = basis.mT[:, None] @ rows, None
+        rows = rows.reshape(batch * groups, columns * out, positions)
         joint = (rows @ inputs.flatten(0, 1)).view(batch, groups, columns, out, -1)
-        if rotate is not None:
-            joint = rotate.mT[:, None] @ joint
+        if basis is not None:  # fewest elements there
+            joint = basis.mT[:, None] @ joint
         joint = (joint * self.root[:, None]).transpose(1, 2).reshape(batch, columns, -1)
         return joint @ joint.mT
 
