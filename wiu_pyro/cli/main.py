@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from wiu_pyro.cli.console import guarded
+from wiu_pyro.cli.cost import cost
+from wiu_pyro.cli.options import AllColumns, AsJson, DataRoot, Debug, File, TunePer, TunePrior
 from wiu_pyro.cli.settings import DEFAULT_GUIDES, DEFAULT_MODEL, RunSettings
 
 __all__ = ["app", "main"]
@@ -26,22 +28,7 @@ models_app = typer.Typer(no_args_is_help=True, help="The model scripts that come
 data_app = typer.Typer(no_args_is_help=True, help="The data known by name.")
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-AllColumns = Annotated[bool, typer.Option("--all", help="Print every column of the table.")]
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A posterior that wiu wrote, for example kfac.nc.")]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(help="Where data by name lie or are put.", show_default="WIU_DATA, else the user's cache"),
-]
-TunePrior = Annotated[
-    str | None,
-    typer.Option(
-        metavar="marginal-likelihood", help="Tune the scale of the prior of Laplace posteriors by their evidence."
-    ),
-]
-TunePer = Annotated[str | None, typer.Option(metavar="network|layer|site", help="What shares a scale of the prior.")]
+app.command()(cost)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from wiu_pyro.cli.settings import RunSettings, differences, settings_hash
 from wiu_pyro.errors import OutputError
-from wiu_pyro.report.folder import PARTIAL, RunFolder, written_aside
+from wiu_pyro.report.folder import CHECKPOINT, PARTIAL, RunFolder, written_aside
 
 __all__ = ["claim", "clear", "clear_leftovers", "resumed_record", "save_record", "start_record"]
 
@@ -76,7 +76,8 @@ def resumed_record(folder: RunFolder, settings: RunSettings, deciding: Mapping[s
 
 def clear(folder: RunFolder) -> None:
     """Remove an earlier run from its folder, and nothing else that lies there."""
-    for path in (folder.record, folder.page, folder.point_estimate, *folder.posteriors.glob("*.nc")):
+    passes = folder.posteriors.glob(f"{CHECKPOINT}*")
+    for path in (folder.record, folder.page, folder.point_estimate, *folder.posteriors.glob("*.nc"), *passes):
         path.unlink(missing_ok=True)
     clear_leftovers(folder)
 

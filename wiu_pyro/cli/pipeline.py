@@ -141,7 +141,9 @@ def _fit_from(plan: Plan, name: str, point: PointEstimate) -> Any:
     start = {**point.weights, **point.unsampled}
     if is_laplace(guide_class):
         say(f"{name}: curvature at the point estimate ...")
-        return point.lend_training_to(_fit(plan, guide_class(plan.model), epochs=0, start=start))
+        # a killed pass goes on with --resume
+        options = {"checkpoint": plan.folder.checkpoint(name)} if is_own(guide_class) else {}
+        return point.lend_training_to(_fit(plan, guide_class(plan.model), epochs=0, start=start, **options))
     say(f"{name}: {epochs} epochs ...")
     if is_own(guide_class):
         return _fit(plan, guide_class(plan.model), epochs=epochs, start=start)
@@ -155,7 +157,7 @@ def _tuning(plan: Plan, guide: Any) -> dict[str, str | None]:
     return asked if is_laplace(type(guide)) and is_own(type(guide)) else {}
 
 
-def _fit(plan: Plan, guide: Any, *, epochs: int, start: Any = None) -> Any:
+def _fit(plan: Plan, guide: Any, *, epochs: int, start: Any = None, **options: Any) -> Any:
     import wiu_pyro as wiu
 
     settings = plan.settings
@@ -171,6 +173,7 @@ def _fit(plan: Plan, guide: Any, *, epochs: int, start: Any = None) -> Any:
         device=settings.device,
         progress=True,
         **_tuning(plan, guide),
+        **options,
     )
 
 

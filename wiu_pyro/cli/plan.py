@@ -13,7 +13,7 @@ from wiu_pyro.cli.settings import RunSettings
 from wiu_pyro.errors import DataError, DeviceError, ModelError, WiuError
 from wiu_pyro.report.folder import RunFolder
 
-__all__ = ["DEFAULT_EPOCHS", "Plan", "prepare"]
+__all__ = ["DEFAULT_EPOCHS", "Plan", "load", "prepare"]
 
 DEFAULT_EPOCHS = 20
 DEFAULT_LEARNING_RATE = 1e-3
@@ -101,6 +101,11 @@ def prepare(settings: RunSettings) -> Plan:
     Anything that would make the run fail later is an error here: `DataError`, `ModelError`, `GuideError`,
     `DeviceError`, `OutputError`.
     """
+    return load(settings, claiming=True)
+
+
+def load(settings: RunSettings, *, claiming: bool = False) -> Plan:
+    """Load all that a run needs, as `prepare`; the folder is looked at only when it is to be claimed."""
     from wiu_pyro import guides
     from wiu_pyro.nn.scripts import load_model_script
 
@@ -108,7 +113,8 @@ def prepare(settings: RunSettings) -> Plan:
     script = load_model_script(settings.model)
     settings = _completed(settings, script)
     folder = RunFolder(settings.out or Path("runs") / f"{script.name}-{Path(settings.data).stem}")
-    claim(folder, settings)
+    if claiming:
+        claim(folder, settings)
     train, test = _load_data(settings)
     model = _build(script, train, seed=settings.seed)
     _check_output(model, train)

@@ -2,6 +2,7 @@
 
 from wiu_pyro.curvature.accumulate import DataStream, accumulate
 from wiu_pyro.curvature.accumulated import Accumulated, Totals
+from wiu_pyro.curvature.backward import Columns, HessianColumns, Portions
 from wiu_pyro.curvature.capture import CapturedBatch, CurvaturePass, capture_layers, refuse_training_mode
 from wiu_pyro.curvature.checkpoint import Checkpoint, fingerprint
 from wiu_pyro.curvature.config import CurvatureConfig, read_curvature_config
@@ -24,6 +25,7 @@ from wiu_pyro.curvature.likelihood import (
 from wiu_pyro.curvature.memory import available_bytes, bytes_in_words
 from wiu_pyro.curvature.processes import Processes
 from wiu_pyro.curvature.rules import DirectRule, LayerRule, MatrixRule, rule_for, supported_layers
+from wiu_pyro.curvature.truncation import ColumnTruncation
 
 STRUCTURES: dict[str, type[LayerCurvature]] = {
     kind.structure: kind
@@ -38,6 +40,8 @@ __all__ = [
     "CapturedBatch",
     "CategoricalOutput",
     "Checkpoint",
+    "ColumnTruncation",
+    "Columns",
     "CurvatureConfig",
     "CurvaturePass",
     "DataStream",
@@ -48,12 +52,14 @@ __all__ = [
     "FullCurvature",
     "FullLayerCurvature",
     "HessianSum",
+    "HessianColumns",
     "KroneckerFactors",
     "LayerCurvature",
     "LayerRule",
     "MatrixRule",
     "NormalOutput",
     "OutputLikelihood",
+    "Portions",
     "Processes",
     "Totals",
     "accumulate",

@@ -26,7 +26,7 @@ class DiagonalCurvature(LayerCurvature):
     @classmethod
     @override
     def num_elements(cls, rule: LayerRule) -> int:
-        return 2 * rule.numel
+        return 4 * rule.numel  # the sum; curvature, prior and precision
 
     @override
     def update(self, layer_input: torch.Tensor, grads: torch.Tensor) -> None:

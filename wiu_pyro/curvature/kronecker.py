@@ -64,6 +64,12 @@ class KroneckerFactors(LayerCurvature):
         # factors, eigenvectors, and the table of variances in the eigenbasis (float64 and float32)
         return 2 * rule.groups * (rule.out_features**2 + rule.in_features**2) + 3 * rule.numel  # type: ignore[attr-defined]
 
+    @classmethod
+    @override
+    def scratch_bytes(cls, rule: LayerRule) -> int:
+        # the larger factor in float64, its eigenvectors, and twice as much for LAPACK's divide and conquer
+        return 4 * 8 * rule.groups * max(rule.in_features, rule.out_features) ** 2  # type: ignore[attr-defined]
+
     @override
     def update(self, layer_input: torch.Tensor, grads: torch.Tensor) -> None:
         self.add_inputs(layer_input)

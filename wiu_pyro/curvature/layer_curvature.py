@@ -46,6 +46,11 @@ class LayerCurvature(Accumulated):
     def num_elements(cls, rule: LayerRule) -> int:
         """Return the numbers kept for a layer, sums and the precision they end as: what it costs in memory."""
 
+    @classmethod
+    def scratch_bytes(cls, rule: LayerRule) -> int:
+        """Return what it takes for a while, when the sums become a precision."""
+        return 0
+
     @abstractmethod
     def update(self, layer_input: torch.Tensor, grads: torch.Tensor) -> None:
         """Add one batch.

@@ -33,7 +33,7 @@ class CurvatureRecord:
     Attributes
     ----------
     kind : str
-        ``"ggn"``, ``"fisher_mc"``, ``"fisher_empirical"`` or ``"hessian"``.
+        ``"ggn"``, ``"ggn_truncated"``, ``"fisher_mc"``, ``"fisher_empirical"`` or ``"hessian"``.
     num_data : float
         Data the posterior is for.
     num_seen : int
@@ -44,6 +44,10 @@ class CurvatureRecord:
         Of all data at the point estimate, in nats, scaled by num_data / num_seen; None where the data had no labels.
     num_processes : int
         That shared the data.
+    column_tolerance : float
+        What was allowed to be left out of each layer's gradients; 0 for nothing.
+    columns_lost : float
+        What was, of the layer that lost most; measured on part of the data.
     seconds : float or None
         Of the passes over the data, without the decompositions; of the part after the last stop, if there was one.
     peak_memory_bytes : int or None
@@ -56,6 +60,8 @@ class CurvatureRecord:
     scale: float
     log_likelihood: float | None = None
     num_processes: int = 1
+    column_tolerance: float = 0.0
+    columns_lost: float = 0.0
     seconds: float | None = field(default=None, compare=False)
     peak_memory_bytes: int | None = field(default=None, compare=False)
 

@@ -23,10 +23,15 @@ from wiu_pyro.curvature import (
     CURVATURE_KINDS,
     Accumulated,
     CapturedBatch,
+    Columns,
+    ColumnTruncation,
     CurvaturePass,
     DirectRule,
+    HessianColumns,
+    KroneckerFactors,
     LayerRule,
     OutputLikelihood,
+    Portions,
     Totals,
     available_bytes,
     direct_layers,
@@ -38,11 +43,13 @@ from wiu_pyro.curvature import (
 )
 from wiu_pyro.errors import CurvatureError, LikelihoodError, ModelError, PriorError
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.cost import Cost, LayerCost, full_cost
+from wiu_pyro.guides.cost_measured import measure_cost
 from wiu_pyro.guides.data_pass import DataPass, peak_memory_bytes
 from wiu_pyro.guides.evidence import tuned
 from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
 from wiu_pyro.guides.prior_scales import PriorTuning, read_tuning
-from wiu_pyro.nn import as_batches, base_distribution, complete_num_data, run_at, weight_module
+from wiu_pyro.nn import Batches, as_batches, base_distribution, complete_num_data, run_at, weight_module
 
 __all__ = ["LaplaceGuide"]
 
@@ -161,6 +168,17 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         ModelError
             If a layer is called twice in one pass.
         """
+        batches, batch = self._prepare(data, *labels)
+        posterior = AutoBlockNormal(self, point_sites=self._point_sites(), batch=batch)
+        passes = DataPass(
+            batches, self, checkpoint=checkpoint, checkpoint_seconds=checkpoint_seconds, progress=progress
+        )
+        posterior.blocks, posterior.curvature = self._blocks(posterior, passes)
+        passes.end()
+        return posterior if self.tuning is None else tuned(posterior, self.tuning)
+
+    def _prepare(self, data: Any, *labels: torch.Tensor) -> tuple[Batches, Batch]:
+        """Look at model and data, refuse what has no curvature, and return all batches and the first."""
         root = weight_module(self.model)
         if root is not None:
             refuse_training_mode(root)
@@ -171,13 +189,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         self.refuse_model()
         batch = next(iter(batches))
         self._look_at_layers(batch)
-        posterior = AutoBlockNormal(self, point_sites=self._point_sites(), batch=batch)
-        passes = DataPass(
-            batches, self, checkpoint=checkpoint, checkpoint_seconds=checkpoint_seconds, progress=progress
-        )
-        posterior.blocks, posterior.curvature = self._blocks(posterior, passes)
-        passes.end()
-        return posterior if self.tuning is None else tuned(posterior, self.tuning)
+        return batches, batch
 
     @abstractmethod
     def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
@@ -228,12 +240,29 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     ) -> CurvatureRecord:
         """Fill the parts by what the data show of the layers that have a rule, and say how."""
         totals = data.totals()
-        data.go_over(parts, partial(self._captured, rules=rules, totals=totals), totals)
+        tolerance = self.config.column_tolerance
+        truncation = ColumnTruncation(tolerance) if tolerance else None
+        portions = Portions.fitting(
+            self.loc.device,
+            # sampled labels are those of a whole batch
+            alone=self.config.curvature == "fisher_mc"
+            or all(type(part) is KroneckerFactors for part in parts.values()),
+        )
+        show = partial(self._captured, rules=rules, totals=totals, portions=portions, truncation=truncation)
+        data.go_over(parts, show, totals)
         self._name_zeros([layer for name, part in parts.items() for layer in part.zero_layers(name)], len(rules))
-        return self._record(totals, data)
+        lost = 0.0 if truncation is None else max(data.processes.gather(max(truncation.lost.values(), default=0.0)))
+        return self._record(totals, data, lost)
 
     def _captured(
-        self, batches: Iterable[Batch], numbers: Iterable[int], *, rules: dict[str, LayerRule], totals: Totals
+        self,
+        batches: Iterable[Batch],
+        numbers: Iterable[int],
+        *,
+        rules: dict[str, LayerRule],
+        totals: Totals,
+        portions: Portions | None = None,
+        truncation: ColumnTruncation | None = None,
     ) -> Iterator[CapturedBatch]:
         """Yield what each batch shows of the layers; `totals` grow by the data seen."""
         # no gradient, and no graph, below the lowest layer looked at
@@ -254,7 +283,9 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
             totals.add(len(batch[0]), node["fn"].log_prob(node["value"]).double().sum() if labelled else None)
             return read(node["fn"])
 
-        def columns(likelihood: OutputLikelihood, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        def columns(likelihood: OutputLikelihood, batch: tuple[torch.Tensor, ...]) -> Columns:
+            if self.config.curvature == "ggn":
+                return HessianColumns(likelihood)
             return likelihood.columns(
                 self.config.curvature,
                 labels=batch[1] if len(batch) > 1 else None,
@@ -264,7 +295,10 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
 
         modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
         direct = direct_layers(self._likelihood, weights, rules=rules, sites=self.structure.layer_sites)
-        yield from CurvaturePass(forward, modules, direct).run(batches, columns, numbers=noted())
+        again = partial(self._likelihood, weights=weights)
+        yield from CurvaturePass(forward, modules, direct, again).run(
+            batches, columns, numbers=noted(), portions=portions, truncation=truncation
+        )
 
     def _likelihood(self, batch: tuple[torch.Tensor, ...], weights: Mapping[str, torch.Tensor]) -> OutputLikelihood:
         trace, _ = run_at(self.model, weights, batch, hold_parameters=True)
@@ -280,10 +314,44 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         except (CurvatureError, LikelihoodError, ModelError) as error:
             if self.config.curvature != "hessian":
                 raise
-            # the Hessian takes shared layers, whose Jacobian the network shows, and any likelihood, of which one that is
-            # not known does not say what the network's output is
+            # the Hessian takes shared layers, whose Jacobian the network shows, and any likelihood: one that is unknown
+            # does not say what the network's output is
             self._differentiated = frozenset(rules)
             self._shows_jacobians = not isinstance(error, LikelihoodError)
+
+    def cost(self, data: Any, *labels: torch.Tensor) -> Cost:
+        """Return what `laplace_approximation` of these data would take; nothing large is allocated.
+
+        Parameters
+        ----------
+        data : DataLoader, Dataset, tuple of tensors, or a tensor of inputs
+        *labels : Tensor
+            Labels, when `data` is a tensor of inputs.
+
+        Returns
+        -------
+        Cost
+            Memory by arithmetic, time from a few data; ``print`` shows it as a table.
+
+        Raises
+        ------
+        CurvatureError
+            If the network is in training mode, or no data came through a layer.
+        PriorError
+            If a weight's prior is not Normal.
+        """
+        batches, _ = self._prepare(data, *labels)
+        return measure_cost(self, batches, self.planned_blocks())
+
+    def planned_blocks(self) -> tuple[LayerCost, ...]:
+        """Return the blocks of the posterior and what they take, by arithmetic, after one look at the model."""
+        covered = self._covered_layers()
+        total = sum(layer.num_weights for layer in self.structure.layers if layer.name in covered)
+        return (full_cost("all layers", total),)
+
+    def _new_parts(self) -> dict[str, Accumulated]:
+        """Return the empty curvatures that a pass would fill; none where they are one large matrix."""
+        return {}
 
     def refuse_cost(self, num_weights: int) -> None:
         """Raise CostError where the posterior of so many weights would not fit; `fit` asks before it trains."""
@@ -305,7 +373,14 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
             raise CurvatureError(f'{message}, or take its prior for its posterior: zero_curvature="prior".')
         warnings.warn(f"{message}. Its posterior here is its prior.", stacklevel=2)
 
-    def _record(self, totals: Totals, data: DataPass) -> CurvatureRecord:
+    def _record(self, totals: Totals, data: DataPass, columns_lost: float = 0.0) -> CurvatureRecord:
+        tolerance = self.config.column_tolerance
+        if columns_lost > tolerance:
+            warnings.warn(
+                f"At most {tolerance:g} of each layer's gradients was to be left out, but where it was measured, "
+                f"{columns_lost:.2g} was. Shuffle the data, so that batches are alike, or pass a lower column_tolerance.",
+                stacklevel=2,
+            )
         num_seen = totals.num_seen
         if num_seen > self.structure.num_data + 0.5:
             warnings.warn(
@@ -317,12 +392,14 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         scale = self.structure.num_data / num_seen / self.temperature
         seen = totals.log_likelihood
         return CurvatureRecord(
-            self.config.curvature,
+            self.config.kind,
             self.structure.num_data,
             num_seen,
             scale,
             log_likelihood=None if seen is None else seen * self.structure.num_data / num_seen,
             num_processes=data.processes.count,
+            column_tolerance=tolerance,
+            columns_lost=columns_lost,
             seconds=data.seconds,
             peak_memory_bytes=peak_memory_bytes(self.loc.device),
         )

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from wiu_pyro.curvature import STRUCTURES, KroneckerFactors, LayerCurvature, LayerRule
-from wiu_pyro.errors import GuideError, near_matches
+from typing_extensions import override
+
+from wiu_pyro.curvature import STRUCTURES, KroneckerFactors, LayerCurvature, LayerRule, MatrixRule, bytes_in_words
+from wiu_pyro.errors import CostError, GuideError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.cost import LayerCost, layer_cost, refuse_what_does_not_fit
 from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.laplace import LaplaceGuide, layer_index
 from wiu_pyro.nn import ModelStructure
@@ -132,9 +135,80 @@ class AutoLaplace(LaplaceGuide):
 
     def _curvature(self, rule: LayerRule, asked: str) -> LayerCurvature:
         kind = STRUCTURES[asked] if STRUCTURES[asked].covers(rule) else STRUCTURES[FALLBACK]
+        if issubclass(kind, KroneckerFactors) and self.config.wide == "diagonal" and self._is_wide(rule):
+            kind = STRUCTURES[FALLBACK]
         if issubclass(kind, KroneckerFactors):
             return kind(rule, weight_sharing=self.config.weight_sharing)
         return kind(rule)
+
+    def _is_wide(self, rule: LayerRule) -> bool:
+        return isinstance(rule, MatrixRule) and max(rule.in_features, rule.out_features) > self.config.max_factor_side
+
+    def _wide_layers(self, curvatures: Mapping[str, LayerCurvature]) -> list[str]:
+        """Return the layers whose Kronecker factors would be larger than allowed."""
+        chosen = self.chosen_structures()
+        return [
+            name
+            for name, one in curvatures.items()
+            if issubclass(STRUCTURES[chosen[name]], KroneckerFactors) and self._is_wide(one.rule)
+        ]
+
+    def _name_wide(self, curvatures: Mapping[str, LayerCurvature]) -> None:
+        """Say which layers are too wide for Kronecker factors, as a warning or an error."""
+        for name in self._wide_layers(curvatures):
+            rule = curvatures[name].rule
+            side = max(rule.in_features, rule.out_features)
+            asked = self.chosen_structures()[name]
+            scratch = KroneckerFactors.scratch_bytes(rule)
+            message = (
+                f"Kronecker factors of up to {self.config.max_factor_side:,} rows are taken, but layer '{name}' needs "
+                f"{side:,}: {bytes_in_words(scratch)} and a long time to decompose"
+            )
+            if self.config.wide == "error":
+                raise CostError(
+                    f'{message}. Use wide="diagonal", or structure={{"{name}": "diagonal", "*": "{asked}"}} of '
+                    f"AutoLaplace; or raise max_factor_side."
+                )
+            if self.config.wide == "diagonal":
+                warnings.warn(
+                    f"{message}. It gets its exact diagonal instead; max_factor_side={side} gives it its factors.",
+                    stacklevel=2,
+                )
+
+    @override
+    def planned_blocks(self) -> tuple[LayerCost, ...]:
+        curvatures = self._curvatures()
+        wide, itemsize = self._wide_layers(curvatures), self.loc.element_size()
+        notes = {name: f"wide: not {self.chosen_structures()[name]}" for name in wide if self.config.wide == "diagonal"}
+        return tuple(
+            layer_cost(name, one, itemsize=itemsize, note=notes.get(name, "")) for name, one in curvatures.items()
+        )
+
+    @override
+    def refuse_cost(self, num_weights: int) -> None:
+        refuse_what_does_not_fit(
+            type(self).__name__, self.planned_blocks(), self.max_bytes(), instead=self._structure_that_fits
+        )
+
+    def _structure_that_fits(self, layer: str) -> str:
+        """Return what to do where a layer takes too much."""
+        curvatures, most = self._curvatures(), self.max_bytes()
+        size, asked = self.loc.element_size(), next(iter(set(self.chosen_structures().values())))
+        rest = sum(one.num_elements(one.rule) * size for name, one in curvatures.items() if name != layer)
+        rule = curvatures[layer].rule
+        for structure in ("kfac", FALLBACK):
+            kind = STRUCTURES[structure]
+            needed = kind.num_elements(rule) * size + kind.scratch_bytes(rule) if kind.covers(rule) else most
+            if curvatures[layer].structure != structure and rest + needed <= most:
+                return (
+                    f'"{structure}" fits there, with {bytes_in_words(needed)}: AutoLaplace(model, structure='
+                    f'{{"{layer}": "{structure}", "*": "{asked}"}}). Or raise max_bytes.'
+                )
+        return "Keep layers at their point estimate (AutoLastLayerLaplace), or raise max_bytes."
+
+    @override
+    def _new_parts(self) -> dict[str, LayerCurvature]:
+        return self._curvatures()
 
     def _name_uncovered(self, curvatures: Mapping[str, LayerCurvature]) -> None:
         """Warn of layers that the structure asked for does not cover."""
@@ -161,6 +235,8 @@ class AutoLaplace(LaplaceGuide):
         for name, curvature in curvatures.items():
             curvature.check_prior(name, prior_precision[index[name]])
         self._name_uncovered(curvatures)
+        self._name_wide(curvatures)
+        self.refuse_cost(posterior.latent_dim)
         rules = {name: curvature.rule for name, curvature in curvatures.items()}
         record = self._go_over(curvatures, rules, data)
         blocks = []

@@ -16,6 +16,7 @@ from typing_extensions import override
 from wiu_pyro.curvature import DiagonalCurvature, FullCurvature, LayerRule, bytes_in_words
 from wiu_pyro.errors import CostError, GuideError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.cost import LayerCost, full_cost
 from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.laplace import LaplaceGuide, layer_index
 from wiu_pyro.linalg import DensePrecision, DiagonalPrecision
@@ -116,6 +117,13 @@ class AutoSubnetworkLaplace(LaplaceGuide):
     def refuse_model(self) -> None:
         super().refuse_model()
         self.count()
+
+    @override
+    def planned_blocks(self) -> tuple[LayerCost, ...]:
+        if self.asked_structure == "full":
+            return (full_cost("chosen weights", self.count()),)
+        size = self.loc.element_size()
+        return (LayerCost("chosen weights", "diagonal", self.count(), 2 * size * self.latent_dim),)
 
     @override
     def refuse_cost(self, num_weights: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ class FitConfig:
         Gradients longer than this are scaled down to it.
     curvature_batch_size : int
         Data per batch of the curvature pass, for tensors and Datasets.
+    checkpoint : str or Path or None
+        For a Laplace guide: a file that holds the curvature pass under way; see `laplace_approximation`.
     progress : bool
         Show a progress bar on stderr.
     tune_prior, tune_per, tune_when : str or None
@@ -45,6 +48,7 @@ class FitConfig:
     temperature: float | None = None
     max_norm: float | None = None
     curvature_batch_size: int = 512
+    checkpoint: str | Path | None = None
     progress: bool = False
     tune_prior: str | None = None
     tune_per: str | None = None

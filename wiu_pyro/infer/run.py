@@ -235,7 +235,9 @@ class Run:
             batches = as_batches(data, batch_size=self.config.curvature_batch_size, device=self.device)
             by_held_out = self.guide.tuning is not None and self.guide.tuning.by == "cross-validation"
             with untuned(self.guide) if by_held_out else nullcontext():  # then it is tuned afterwards
-                return self.guide.laplace_approximation(batches)
+                return self.guide.laplace_approximation(
+                    batches, checkpoint=self.config.checkpoint, progress=self.config.progress
+                )
         if isinstance(self.guide, AutoLaplaceApproximation):
             return _pyro_laplace(self.guide, data, self.device)
         return self.guide

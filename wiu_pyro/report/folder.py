@@ -24,6 +24,7 @@ __all__ = ["RunFolder", "written_aside"]
 
 # The mark of a file that is not whole yet; one left over from a killed run is never read and goes with the next run.
 PARTIAL = ".partial-"
+CHECKPOINT = ".curvature-pass-"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class RunFolder:
     def point_estimate(self) -> Path:
         """The weights all posteriors of the run start from."""
         return self.path / "point_estimate.pt"
+
+    def checkpoint(self, guide: str) -> Path:
+        """Return the path of one posterior's curvature pass while it is under way."""
+        return self.posteriors / f"{CHECKPOINT}{guide}"
 
     def posterior(self, guide: str) -> Path:
         """Return where the posterior of one guide lies, by the guide's command-line name."""

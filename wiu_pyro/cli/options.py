@@ -1,0 +1,26 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["AllColumns", "AsJson", "DataRoot", "Debug", "File", "TunePer", "TunePrior"]
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AllColumns = Annotated[bool, typer.Option("--all", help="Print every column of the table.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A posterior that wiu wrote, for example kfac.nc.")]
+TunePrior = Annotated[
+    str | None,
+    typer.Option(
+        metavar="marginal-likelihood", help="Tune the scale of the prior of Laplace posteriors by their evidence."
+    ),
+]
+TunePer = Annotated[str | None, typer.Option(metavar="network|layer|site", help="What shares a scale of the prior.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Where data by name lie or are put.", show_default="WIU_DATA, else the user's cache"),
+]
