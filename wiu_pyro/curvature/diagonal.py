@@ -42,4 +42,4 @@ class DiagonalCurvature(LayerCurvature):
 
     @override
     def precision(self, prior_precision: torch.Tensor, *, scale: float) -> DiagonalPrecision:
-        return DiagonalPrecision(self.diagonal * scale, prior_precision)
+        return DiagonalPrecision(self.diagonal * scale, prior_precision)  # type: ignore[arg-type]

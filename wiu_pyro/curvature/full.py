@@ -91,7 +91,8 @@ class FullLayerCurvature(LayerCurvature):
 
     @override
     def precision(self, prior_precision: torch.Tensor, *, scale: float) -> DensePrecision:
-        return DensePrecision(self.matrix * scale, prior_precision, dtype=prior_precision.dtype)
+        matrix: torch.Tensor = self.matrix * scale  # type: ignore[assignment]
+        return DensePrecision(matrix, prior_precision, dtype=prior_precision.dtype)
 
 
 class FullCurvature(Accumulated):

@@ -130,4 +130,4 @@ class KroneckerFactors(LayerCurvature):
     @override
     def precision(self, prior_precision: torch.Tensor, *, scale: float) -> KroneckerPrecision:
         columns = prior_precision.view(-1, self.rule.in_features)[0].clone()
-        return KroneckerPrecision(self.grad_factor * scale, self.input_factor, columns)
+        return KroneckerPrecision(self.grad_factor * scale, self.input_factor, columns)  # type: ignore[arg-type]
