@@ -13,7 +13,15 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from wiu_pyro.curvature import CategoricalOutput, CurvaturePass, DataStream, KroneckerFactors, accumulate, rule_for
+from wiu_pyro.curvature import (
+    CategoricalOutput,
+    CurvaturePass,
+    DataStream,
+    KroneckerFactors,
+    accumulate,
+    backward,
+    rule_for,
+)
 from wiu_pyro.errors import CurvatureError, DataError, OutputError
 from wiu_pyro.guides import AutoEKFACLaplace, AutoFullLaplace, AutoKFACLaplace, AutoLaplace, AutoSubnetworkLaplace
 from wiu_pyro.nn import BayesianNetwork, Normal
@@ -78,7 +86,10 @@ def outcome(posterior) -> list[torch.Tensor]:
 @pytest.mark.parametrize(
     ("name", "fatal_pass"), [(name, number) for name in GUIDES for number in range(PASSES.get(name, 1))]
 )
-def test_killed_pass_goes_on_to_the_same_bits(name, fatal_pass, tmp_path):
+def test_killed_pass_goes_on_to_the_same_bits(name, fatal_pass, tmp_path, monkeypatch):
+    monkeypatch.setattr(backward, "FIRST_ROWS", 2)  # so that batches are cut, the first one otherwise
+    monkeypatch.setattr(backward, "FEWEST_ROWS", 3)
+    monkeypatch.setattr(backward, "CACHED_GRADS", 30)
     guide_class, options = GUIDES[name]
     model, path = network(), tmp_path / "pass.ckpt"
     torch.manual_seed(11)

@@ -79,6 +79,8 @@ class Totals(Accumulated):
     seed : int
         Of the sampled labels: each batch has a generator of its own, so that neither a stop nor the number of processes
         changes them, and each pass over the data meets the same.
+    sizes : list of int
+        Of `Portions`, by which a batch is cut: the sums are the same to the last bit only where the parts are.
     num_seen : int
         Data gone through.
     log_likelihood : float or None
@@ -87,6 +89,7 @@ class Totals(Accumulated):
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
+        self.sizes: list[int] = []
         self._num_seen = torch.zeros((), dtype=torch.float64)
         self._num_labelled = torch.zeros((), dtype=torch.float64)
         self._log_likelihood = torch.zeros((), dtype=torch.float64)
@@ -115,11 +118,12 @@ class Totals(Accumulated):
 
     @override
     def kept(self) -> dict[str, torch.Tensor]:
-        return {"seed": torch.tensor(self.seed)}
+        return {"seed": torch.tensor(self.seed), "sizes": torch.tensor(self.sizes, dtype=torch.long)}
 
     @override
     def load_kept(self, kept: dict[str, torch.Tensor]) -> None:
         self.seed = int(kept["seed"])
+        self.sizes[:] = kept["sizes"].tolist()
 
     @override
     def take(self, name: str, shown: Any) -> None:

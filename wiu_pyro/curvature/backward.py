@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -31,10 +31,14 @@ class Portions:
     by_data : bool
         Take few data and all their columns, else all data and few columns: where work on the inputs is shared by the
         columns, the former; where each column's gradients are used alone, the latter has less to do.
+    sizes : list of int
+        What passes have found of the gradients of all columns of a datum. A pass that goes on after a stop needs them
+        to take the same parts.
     """
 
     elements: int
     by_data: bool = False
+    sizes: list[int] = field(default_factory=list, compare=False)
 
     @classmethod
     def fitting(cls, device: torch.device, *, alone: bool) -> Portions:

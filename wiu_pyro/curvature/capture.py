@@ -189,7 +189,7 @@ class CurvaturePass:
         DataError
             If an output is not finite.
         """
-        sizes: list[int] = []  # of the gradients of a datum
+        sizes: list[int] = [] if portions is None else portions.sizes  # of the gradients of a datum
         buffers: dict[int, torch.Tensor] = {}
         for index, batch in zip(itertools.count() if numbers is None else numbers, batches, strict=False):
             for part in (batch,) if portions is None else portions.data_parts(batch, sizes):
@@ -202,7 +202,7 @@ class CurvaturePass:
                     shown = self._backwards(part, likelihood, record, columns=(vectors[:],))
                 else:
                     size = sum(record.outputs[name].numel() for name in self.layers)
-                    sizes.append(len(vectors) * size // len(part[0]))
+                    sizes[:] = [len(vectors) * size // len(part[0])]
                     in_parts = portions.column_parts(vectors, size)
                     shown = self._backwards(part, likelihood, record, columns=in_parts, buffers=buffers)
                 yield from shown if truncation is None else _audited(shown, vectors, truncation)

@@ -248,6 +248,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
             alone=self.config.curvature == "fisher_mc"
             or all(type(part) is KroneckerFactors for part in parts.values()),
         )
+        totals.sizes = portions.sizes
         show = partial(self._captured, rules=rules, totals=totals, portions=portions, truncation=truncation)
         data.go_over(parts, show, totals)
         self._name_zeros([layer for name, part in parts.items() for layer in part.zero_layers(name)], len(rules))
@@ -378,7 +379,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         if columns_lost > tolerance:
             warnings.warn(
                 f"At most {tolerance:g} of each layer's gradients was to be left out, but where it was measured, "
-                f"{columns_lost:.2g} was. Shuffle the data, so that batches are alike, or pass a lower column_tolerance.",
+                f"{columns_lost:.2g} was. Shuffle the data, so that batches are alike, or pass a lower tolerance.",
                 stacklevel=2,
             )
         num_seen = totals.num_seen
@@ -398,6 +399,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
             scale,
             log_likelihood=None if seen is None else seen * self.structure.num_data / num_seen,
             num_processes=data.processes.count,
+            weight_sharing=self.config.weight_sharing,
             column_tolerance=tolerance,
             columns_lost=columns_lost,
             seconds=data.seconds,
