@@ -85,6 +85,7 @@ def test_the_attributes_say_what_was_fitted(kfac: Any, fits: dict[str, Any]) -> 
         "approximation": "laplace-kfac",
         "curvature": "ggn",
         "structure": "kfac",
+        "weight_sharing": "expand",
         "likelihood": "categorical",
         "num_data": 30,
         "num_data_curvature": 30,

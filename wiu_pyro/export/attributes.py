@@ -44,6 +44,9 @@ def posterior_attrs(source: Source, *, labels: Mapping[str, str]) -> dict[str, A
         "guide": guide_name(source),
         "approximation": short_name(source),
         "curvature": getattr(curvature, "kind", "none"),
+        **_weight_sharing(guide),
+        **_truncation(curvature),
+        **_pass(curvature),
         "structure": structure_name(source),
         "prior": _prior_text(source),
         **_tuned_prior(guide),
@@ -61,6 +64,28 @@ def posterior_attrs(source: Source, *, labels: Mapping[str, str]) -> dict[str, A
         **{f"{name}_version": _version(package) for name, package in PACKAGES.items()},
     }
     return dict(plain_attrs(attrs))
+
+
+def _weight_sharing(guide: Any) -> dict[str, str]:
+    structures = {block.structure for block in getattr(guide, "blocks", ())}
+    return {"weight_sharing": guide.curvature.weight_sharing} if structures & {"kfac", "ekfac"} else {}
+
+
+def _truncation(curvature: Any) -> dict[str, float]:
+    if not getattr(curvature, "column_tolerance", 0.0):
+        return {}
+    return {"column_tolerance": curvature.column_tolerance, "columns_lost": curvature.columns_lost}
+
+
+def _pass(curvature: Any) -> dict[str, Any]:
+    """Return how the data were gone over, where that is known."""
+    if getattr(curvature, "seconds", None) is None:
+        return {}
+    return {
+        "curvature_seconds": curvature.seconds,
+        "curvature_processes": curvature.num_processes,
+        "peak_memory_bytes": curvature.peak_memory_bytes,
+    }
 
 
 def guide_name(source: Source) -> str:

@@ -44,6 +44,8 @@ class CurvatureRecord:
         Of all data at the point estimate, in nats, scaled by num_data / num_seen; None where the data had no labels.
     num_processes : int
         That shared the data.
+    weight_sharing : str
+        ``"expand"`` or ``"reduce"``: the form of the Kronecker factors, where there are any.
     column_tolerance : float
         What was allowed to be left out of each layer's gradients; 0 for nothing.
     columns_lost : float
@@ -60,6 +62,7 @@ class CurvatureRecord:
     scale: float
     log_likelihood: float | None = None
     num_processes: int = 1
+    weight_sharing: str = "expand"
     column_tolerance: float = 0.0
     columns_lost: float = 0.0
     seconds: float | None = field(default=None, compare=False)

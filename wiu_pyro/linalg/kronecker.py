@@ -21,6 +21,7 @@ from typing_extensions import override
 from wiu_pyro.errors import CurvatureError, PriorError
 from wiu_pyro.linalg.dense import DensePrecision
 from wiu_pyro.linalg.precision import Precision, check_prior_precision
+from wiu_pyro.linalg.symmetric import symmetric_eigh
 
 __all__ = ["EigenbasisPrecision", "KroneckerPrecision", "factor_eigh", "whitened"]
 
@@ -281,7 +282,7 @@ def factor_eigh(matrix: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Te
     """Return eigenvalues and vectors of a positive semi-definite factor; rounding below zero becomes zero."""
     if not torch.isfinite(matrix).all():
         raise CurvatureError(f"A finite {name} factor is needed, but it holds NaN or infinity. Check data and weights.")
-    values, vectors = torch.linalg.eigh(matrix)
+    values, vectors = symmetric_eigh(matrix)
     largest = values.max().item()
     if values.min().item() < -ROUNDING * max(largest, 1e-30):
         raise CurvatureError(
