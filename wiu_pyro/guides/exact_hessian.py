@@ -80,9 +80,22 @@ def curvature_precision(
     try:
         return DensePrecision(matrix, prior_precision, dtype=guide.loc.dtype)
     except CurvatureError as error:
-        layer = f"Layer '{name}': " if name else ""
+        layer = f"Layer '{name}': " if name else _most_negative(guide, matrix, prior_precision)
         norm = _gradient_norm(guide, data)
         raise CurvatureError(f"{layer}{error} (The gradient's norm is {norm:.2g}.)") from None
+
+
+def _most_negative(guide: LaplaceGuide, matrix: torch.Tensor, prior_precision: torch.Tensor) -> str:
+    """Name the layer that has the largest part in the direction of most negative curvature, if that can be seen."""
+    layers = {layer.name: layer.num_weights for layer in guide.structure.layers}
+    layers = {name: layers[name] for name in guide._covered_layers()}
+    if sum(layers.values()) != len(matrix) or not torch.isfinite(matrix).all():
+        return ""
+    _, directions = torch.linalg.eigh(matrix.double() + prior_precision.double().diag())
+    parts = directions[:, 0].square().split(list(layers.values()))
+    shares = {name: part.sum().item() for name, part in zip(layers, parts, strict=True)}
+    worst = max(shares, key=lambda name: shares[name])
+    return f"Layer '{worst}' has {shares[worst]:.0%} of the most negative direction: "
 
 
 def _gradient_norm(guide: LaplaceGuide, data: DataPass) -> float:
