@@ -41,6 +41,18 @@ def test_jacobian_of_every_layer_is_that_of_each_sample_alone(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_projected_inputs_are_the_inputs_times_a_matrix_of_each_group(name):
+    net, x = build(name)
+    found = captured(net, x, unit_columns)
+    for layer, rule in rules_of(net).items():
+        if isinstance(rule, MatrixRule):
+            generator = torch.Generator().manual_seed(0)
+            matrix = torch.randn(rule.groups, rule.in_features, 4, generator=generator, dtype=torch.float64)
+            expected = torch.einsum("ngti,gik->ngtk", rule.inputs(found.inputs[layer]), matrix)
+            torch.testing.assert_close(rule.project(found.inputs[layer], matrix), expected)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_diagonal_is_that_of_the_ggn(name):
     net, x = build(name)
     found = captured(net, x, ggn_columns)

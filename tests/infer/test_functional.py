@@ -15,9 +15,12 @@ from wiu_pyro.errors import GuideError
 from wiu_pyro.guides import (
     AutoBlockDiagonalLaplace,
     AutoDiagonalLaplace,
+    AutoEKFACLaplace,
     AutoFullLaplace,
     AutoKFACLaplace,
+    AutoLaplace,
     AutoMeanField,
+    AutoSubnetworkLaplace,
 )
 from wiu_pyro.infer import functional_distribution
 from wiu_pyro.nn import BayesianNetwork, Normal, as_batches
@@ -25,7 +28,7 @@ from wiu_pyro.nn import BayesianNetwork, Normal, as_batches
 # torch warns of an even kernel under padding="same": it pads more on one side, which is what is tested
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
-    pytest.mark.filterwarnings("ignore:kfac covers Linear and convolutions"),  # the others have a diagonal, tested too
+    pytest.mark.filterwarnings("ignore:e?kfac covers Linear and convolutions"),  # the others have a diagonal, tested too
 ]
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -36,6 +39,8 @@ def expected_covariance(net: nn.Module, posterior, x: torch.Tensor) -> torch.Ten
     for block in posterior.blocks:
         paths = ["" if name == "net" else name for name in block.layers]
         jacobian = torch.cat([jacobians(net, x, path) for path in paths], -1)
+        if block.entries is not None:
+            jacobian = jacobian[..., block.entries]
         covariance = block.precision.covariance_of(torch.eye(block.precision.numel, dtype=torch.float64))
         total += jacobian @ covariance @ jacobian.mT
     return total
@@ -71,6 +76,37 @@ def test_covariance_in_parts_is_the_covariance_at_once(name, guide_class, monkey
         torch.testing.assert_close(one.mean, other.mean)
         torch.testing.assert_close(one.likelihood.output, other.likelihood.output)
         torch.testing.assert_close(one.batch, other.batch)
+
+
+@pytest.mark.parametrize("name", ["mlp", "sequence", "conv", "grouped", "conv3d", "transposed"])
+def test_covariance_of_eigenvalue_corrected_factors_is_the_sandwich_too(name):
+    net, x = build(name)
+    model = BayesianNetwork(net, num_data=6).eval()
+    posterior = AutoEKFACLaplace(model).laplace_approximation(x, LABELS)
+    part = next(functional_distribution(model, posterior, as_batches((x,))))
+    torch.testing.assert_close(part.covariance, expected_covariance(net, posterior, x))
+
+
+@pytest.mark.parametrize("structure", ["full", "diagonal"])
+@pytest.mark.parametrize("select", ["largest-variance", "largest-magnitude"])
+def test_chosen_weights_alone_make_the_covariance_of_a_subnetwork(select, structure):
+    net, x = build("conv")
+    model = BayesianNetwork(net, num_data=6).eval()
+    guide = AutoSubnetworkLaplace(model, num_weights=9, select=select, structure=structure)
+    posterior = guide.laplace_approximation(x, LABELS)
+    assert sum(block.precision.numel for block in posterior.blocks) == 9
+    part = next(functional_distribution(model, posterior, as_batches((x,))))
+    torch.testing.assert_close(part.covariance, expected_covariance(net, posterior, x))
+
+
+@pytest.mark.parametrize("structure", [{"0": "kfac"}, {"4": "full"}, {"0": "diagonal", "4": "kfac"}])
+def test_layers_at_their_point_estimate_add_no_covariance(structure):
+    net, x = build("batch-norm")  # layers 0, 1 and 4
+    model = BayesianNetwork(net, num_data=6).eval()
+    posterior = AutoLaplace(model, structure=structure).laplace_approximation(x, LABELS)
+    assert [name for block in posterior.blocks for name in block.layers] == list(structure)
+    part = next(functional_distribution(model, posterior, as_batches((x,))))
+    torch.testing.assert_close(part.covariance, expected_covariance(net, posterior, x))
 
 
 def test_noise_of_all_parts_of_a_batch_is_kept(monkeypatch):
