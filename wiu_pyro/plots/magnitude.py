@@ -95,7 +95,7 @@ def _panel(panel: Axes, layer: xr.Dataset, colour: Any) -> None:
         size, edges = filled["size"].values, {"linewidth": 0}
         if place == 0:
             ends = [filled[name].values for name in ("null_low", "null_high", "sd_to_prior_q10", "sd_to_prior_q90")]
-            panel.fill_between(size, *ends[:2], color=GREY, alpha=0.4, label="null", **edges)
+            panel.fill_between(size, *ends[:2], color=GREY, alpha=0.28, label="null", **edges)
             panel.fill_between(size, *ends[2:], color=colour, alpha=0.25, label="weights", **edges)
         line = {"linewidth": 1.6, "markersize": 2.6} if len(several) == 1 else {"linewidth": 0.9, "markersize": 1.2}
         panel.plot(size, filled["sd_to_prior_q50"].values, color=colour, marker="o", label="median", **line)
