@@ -230,7 +230,9 @@ def test_statement_over_seeds_names_the_pairs_found_with_their_interval():
     text = diagnostics.between_statement(out)
     every = out.sel(metric="contraction")
     row = every.isel(pair=int(np.argmax(np.abs(every["difference"].values))))
-    assert text.startswith("Over 5 seeds 3 of 6 pairs of layers differ in contraction (95% intervals, simultaneous")
+    assert text.startswith(
+        "Over 5 seeds 3 of the 6 pairs of layers differ in contraction (95 % intervals, simultaneous"
+    )
     assert f"above 'c' by {abs(float(row['difference'])):.3g} (" in text
     ends = sorted(abs(float(row[end])) for end in ("seeds_low", "seeds_high"))
     assert f"({ends[0]:.3g} to {ends[1]:.3g})" in text
@@ -241,14 +243,14 @@ def test_statement_over_seeds_names_the_pairs_found_with_their_interval():
 def test_statement_says_when_nothing_was_found_and_when_the_fit_had_not_converged():
     equal = seeds(np.random.default_rng(5), {"a": -1.0, "b": -1.0})
     text = diagnostics.between_statement(between_layers(equal))
-    assert text.startswith("Over 5 seeds no two layers can be told apart by contraction: all 1 intervals")
+    assert text.startswith("Over 5 seeds no two layers can be told apart by contraction: every interval (95 %")
     unsettled = diagnostics.between_statement(between_layers(synthetic(converged="no").idata))
     assert "The fit had not converged (-ELBO changed by 8.00%" in unsettled
 
 
 def test_statement_of_one_network_is_labelled_so_and_says_which_layers_have_no_interval():
     text = diagnostics.between_statement(between_layers(synthetic(layers=WIDE).idata))
-    assert text.startswith("Within this one network 1 of the 1 pairs of layers that have an interval differ")
+    assert text.startswith("Within this one network the one pair of layers that has an interval differs in contraction")
     assert "two-way bootstrap over outputs and inputs" in text
     assert "No interval for 'out' (10 outputs and 20 inputs: fewer than 20 clusters)." in text
     assert "another training would show the same is not known: that takes 5 seeds" in text

@@ -219,9 +219,9 @@ def test_statement_gives_shares_intervals_sides_and_dead_units():
     row = out.sel(layer="fc", quantity="log_sd_to_prior")
     share, low, high = (float(row[name].sel(part="input")) for name in ("share", "share_low", "share_high"))
     assert text.startswith("The spread of log sd over a layer's weights lies mostly between inputs in 1 of 1 layers.")
-    assert f"'fc': {share:.0%} between inputs ({low:.0%} to {high:.0%})" in text
+    assert f"'fc': {100 * share:.0f} % between inputs ({100 * low:.0f} % to {100 * high:.0f} %)" in text
     assert "two-way bootstrap over outputs and inputs" in text
-    assert "in 'fc' by the input side, 100%" in text
+    assert "in 'fc' by the input side, 100 %" in text
     assert "Dead, without a weight beyond a contraction of 0.02: 1 output (6) of 'fc'" in text
     none = diagnostics.within_statement(within_layer(planted({"fc": dead_layer(rng)})))
     assert "No unit is dead" in none
@@ -230,7 +230,7 @@ def test_statement_gives_shares_intervals_sides_and_dead_units():
 
 def test_statement_speaks_of_several_networks_and_of_a_fit_that_had_not_converged():
     text = diagnostics.within_statement(within_layer(synthetic(num_chains=5, converged="no").idata), "log_snr")
-    assert "In brackets 95% intervals over 5 seeds." in text
+    assert "In brackets 95 % intervals over 5 seeds." in text
     assert "inputs, network by network 3, 3, 3, 3, 3, of 'fc1'" in text
     assert "The fit had not converged" in text
 

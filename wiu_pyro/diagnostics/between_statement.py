@@ -52,7 +52,7 @@ def between_statement(table: xr.Dataset, metric: str = "contraction") -> str:
 def _over_seeds(row: xr.Dataset, metric: str) -> str:
     low, high = row["seeds_low"].values, row["seeds_high"].values
     known = np.isfinite(low)
-    num, level = row.attrs["num_seeds"], f"{row.attrs['level']:.0%}"
+    num, level = row.attrs["num_seeds"], _percent(row.attrs["level"])
     if not known.any():
         return f"No two layers have {_words(metric)} to compare."
     apart = known & ((low > 0) | (high < 0))
@@ -60,17 +60,17 @@ def _over_seeds(row: xr.Dataset, metric: str) -> str:
     figures = _signed(largest, float(largest["seeds_low"]), float(largest["seeds_high"]))
     if not apart.any():
         return (
-            f"Over {num} seeds no two layers can be told apart by {_words(metric)}: all {known.sum()} intervals "
-            f"({level}, simultaneous) hold zero. The largest difference is {figures}."
+            f"Over {num} seeds no two layers can be told apart by {_words(metric)}: every interval ({level}, "
+            f"simultaneous over {known.sum()} pairs) holds zero. The largest difference is {figures}."
         )
     return (
-        f"Over {num} seeds {apart.sum()} of {known.sum()} pairs of layers differ in {_words(metric)} "
-        f"({level} intervals, simultaneous over the pairs). The largest difference: {figures}."
+        f"Over {num} seeds {_count(apart, known)} in {_words(metric)} ({level} intervals, simultaneous over the "
+        f"pairs). The largest difference: {figures}."
     )
 
 
 def _within_network(row: xr.Dataset, metric: str) -> str:
-    num, level = row.attrs["num_seeds"], f"{row.attrs['level']:.0%}"
+    num, level = row.attrs["num_seeds"], _percent(row.attrs["level"])
     inside = "Within this one network" if num == 1 else f"Within each of {num} networks"
     limit = f"Whether another training would show the same is not known: that takes {FEWEST_SEEDS} seeds."
     low, high = (_each(row[f"within_{end}"]) for end in ("low", "high"))  # (network, pair)
@@ -81,11 +81,20 @@ def _within_network(row: xr.Dataset, metric: str) -> str:
     place = _largest(row, apart if apart.any() else known)
     figures = _signed(row.isel(pair=place), float(low[:, place].min()), float(high[:, place].max()))
     text = (
-        f"{inside} {apart.sum()} of the {known.sum()} pairs of layers that have an interval differ in {_words(metric)} "
-        f"({level}, simultaneous; two-way bootstrap over outputs and inputs). The largest difference: {figures}."
+        f"{inside} {_count(apart, known)} in {_words(metric)} ({level} intervals, simultaneous; two-way bootstrap over "
+        f"outputs and inputs). The largest difference: {figures}."
     )
     left_out = "" if known.all() else f" No interval for {_reasons(row)}."
     return f"{text}{left_out} {limit}"
+
+
+def _count(apart: np.ndarray, known: np.ndarray) -> str:
+    """Return how many pairs differ, of those with an interval."""
+    if known.sum() == 1:
+        whose = "" if known.all() else " that has an interval"
+        return f"the one pair of layers{whose} {'differs' if apart.any() else 'does not differ'}"
+    whose = "" if known.all() else " that have an interval"
+    return f"{apart.sum()} of the {known.sum()} pairs of layers{whose} differ"
 
 
 def _largest(row: xr.Dataset, among: np.ndarray) -> int:
@@ -127,8 +136,8 @@ def _effect(table: xr.Dataset, row: xr.Dataset, metric: str) -> str:
         first, second, delta, ends = second, first, -delta, [-end for end in ends[::-1]]
     interval = f", {max(ends[0], -1):.2f} to {min(ends[1], 1):.2f}" if ends else ""
     return (
-        f"Weight by weight, {words} is higher in '{first}' than in '{second}' in {(1 + delta) / 2:.0%} of all pairs "
-        f"(Cliff's delta {delta:.2f}{interval})."
+        f"Weight by weight, {words} is higher in '{first}' than in '{second}' in {_percent((1 + delta) / 2)} of all "
+        f"pairs (Cliff's delta {delta:.2f}{interval})."
     )
 
 
@@ -167,3 +176,7 @@ def _words(metric: str) -> str:
     return {"05": f"5 % quantile of {name}", "50": f"median {name}", "95": f"95 % quantile of {name}"}.get(
         quantile, name
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * float(share):.0f} %"

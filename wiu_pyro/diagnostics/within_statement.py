@@ -102,7 +102,7 @@ def _interval(row: xr.Dataset, part: str) -> str:
 def _intervals(rows: xr.Dataset, layers: list[str]) -> str:
     if not layers:
         return ""
-    level = f"{rows.attrs['level']:.0%}"
+    level = _percent(rows.attrs["level"])
     if rows.attrs["interval"] == "seeds":
         return f"In brackets {level} intervals over {rows.attrs['num_seeds']} seeds."
     without = [layer for layer in layers if str(rows["interval_reason"].sel(layer=layer).item())]
@@ -177,4 +177,4 @@ def _caveats(table: xr.Dataset) -> list[str]:
 
 
 def _percent(value: xr.DataArray | float | np.floating) -> str:
-    return f"{float(value):.0%}"
+    return f"{100 * float(value):.0f} %"

@@ -70,6 +70,19 @@ def _layers(posterior: Posterior) -> str:
     )
 
 
+def _between(posterior: Posterior) -> str:
+    return _opening(diagnostics.between_statement(posterior.asked("between_layers")))
+
+
+def _within(posterior: Posterior) -> str:
+    return _opening(diagnostics.within_statement(posterior.asked("within_layer")))
+
+
+def _opening(statement: str) -> str:
+    """Return the first sentence; the page holds the others where it answers the question."""
+    return statement.split(". ")[0].rstrip(".") + "."
+
+
 def _heatmap(posterior: Posterior, layer: str | None = None) -> str:
     one = _first(diagnostics.weight_map(posterior.idata, layer))
     across = {"outputs (rows)": float(one["output_share"]), "inputs (columns)": float(one["input_share"])}
@@ -155,6 +168,8 @@ def _first(table: xr.Dataset) -> xr.Dataset:
 
 _CAPTIONS: dict[str, Callable[..., str]] = {
     "layer-uncertainty": _layers,
+    "between-layers": _between,
+    "within-layer": _within,
     "weight-heatmap": _heatmap,
     "input-map": _input_map,
     "magnitude": _magnitude,

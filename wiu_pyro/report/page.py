@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from wiu_pyro.report.answer import answer
 from wiu_pyro.report.content import Alert, Section
+from wiu_pyro.report.differences import between_section, within_section
 from wiu_pyro.report.figures import answer_figures, figure_section
 from wiu_pyro.report.folder import RunFolder, written_aside
 from wiu_pyro.report.layer_section import layer_section
@@ -140,6 +141,8 @@ def _sections(posteriors: Sequence[Posterior], record: Mapping[str, Any], missin
     if posteriors:
         sections += [
             layer_section(posteriors),
+            between_section(posteriors),
+            within_section(posteriors),
             figure_section(posteriors),
             prediction_section(posteriors),
             declined_section(posteriors),
