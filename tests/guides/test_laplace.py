@@ -239,7 +239,8 @@ def test_point_sites_stay_where_they_are():
 def test_layer_beside_kfac_gets_a_diagonal():
     net = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 3))
     model = BayesianNetwork(net, num_data=12)
-    posterior = AutoKFACLaplace(model).laplace_approximation(torch.randn(12, 4), torch.zeros(12))
+    with pytest.warns(UserWarning, match="These layers get their exact diagonal: LayerNorm 1"):
+        posterior = AutoKFACLaplace(model).laplace_approximation(torch.randn(12, 4), torch.zeros(12))
     assert [(block.layers, block.structure) for block in posterior.blocks] == [
         (("0",), "kfac"),
         (("1",), "diagonal"),
