@@ -18,8 +18,8 @@ class AutoKFACLaplace(AutoLaplace):
     """Laplace approximation with a Kronecker-factored block for each Linear, convolution and transposed convolution.
 
     All other parameters (norms, embeddings, attention's projections, recurrent layers, parameters of no layer) get
-    their exact diagonal, which a warning and the ``layers`` table say. ``weight_sharing="reduce"`` takes the other form of the
-    factors where weights are used at several positions: see `wiu_pyro.curvature.KroneckerFactors`.
+    their exact diagonal, which a warning and the ``layers`` table say. ``weight_sharing="reduce"`` takes the other form
+    of the factors where weights are used at several positions: see `wiu_pyro.curvature.KroneckerFactors`.
 
     The prior's scale may differ between the input columns of a layer (weight and bias, say), not within one. Parameters
     and errors are those of `LaplaceGuide`.
