@@ -248,6 +248,13 @@ def test_statement_says_when_nothing_was_found_and_when_the_fit_had_not_converge
     assert "The fit had not converged (-ELBO changed by 8.00%" in unsettled
 
 
+def test_of_several_runs_that_had_not_converged_the_first_ones_figure_is_given():
+    details = "; ".join(f"-ELBO changed by {change} % over the last tenth of the epochs." for change in (6, 7, 5))
+    attrs = {"converged": "no", "convergence_detail": details, "seed": [0, 1, 2]}
+    note = diagnostics.convergence_note(attrs)
+    assert note == "not converged (the first of 3 runs: -ELBO changed by 6 % over the last tenth of the epochs)"
+
+
 def test_statement_of_one_network_is_labelled_so_and_says_which_layers_have_no_interval():
     text = diagnostics.between_statement(between_layers(synthetic(layers=WIDE).idata))
     assert text.startswith("Within this one network the one pair of layers that has an interval differs in contraction")

@@ -166,10 +166,11 @@ def test_weights_that_are_all_alike_have_no_shares():
 
 def with_spectra(idata, layer, inputs, outputs, *, structure="kfac"):
     groups = {name: schema.dataset(idata, name) for name in schema.groups(idata)}
-    mean = np.mean(inputs)
+    inputs, outputs = np.atleast_2d(inputs), np.atleast_2d(outputs)
+    outputs = outputs * inputs.mean(1, keepdims=True) / outputs.mean(1, keepdims=True)
     variables = {
-        "input_eigenvalues": (("chain", f"{layer}_input_direction"), np.array([inputs], "f4")),
-        "grad_eigenvalues": (("chain", f"{layer}_grad_direction"), np.array([outputs], "f4") * mean / np.mean(outputs)),
+        "input_eigenvalues": (("chain", f"{layer}_input_direction"), inputs.astype("f4")),
+        "grad_eigenvalues": (("chain", f"{layer}_grad_direction"), outputs.astype("f4")),
     }
     groups[f"moments_{layer}"] = groups[f"moments_{layer}"].assign(variables)
     groups["layers"] = groups["layers"].assign(structure=("layer", [structure] * groups["layers"].sizes["layer"]))
@@ -221,17 +222,45 @@ def test_statement_gives_shares_intervals_sides_and_dead_units():
     assert text.startswith("The spread of log sd over a layer's weights lies mostly between inputs in 1 of 1 layers.")
     assert f"'fc': {100 * share:.0f} % between inputs ({100 * low:.0f} % to {100 * high:.0f} %)" in text
     assert "two-way bootstrap over outputs and inputs" in text
-    assert "in 'fc' by the input side, 100 %" in text
+    assert "'fc' 100 % input side, 0 % output side, the rest both together; curvature lies in" in text
     assert "Dead, without a weight beyond a contraction of 0.02: 1 output (6) of 'fc'" in text
     none = diagnostics.within_statement(within_layer(planted({"fc": dead_layer(rng)})))
     assert "No unit is dead" in none
     assert "fewer than 20 clusters" in none
 
 
+def test_statement_names_a_unit_once_that_is_dead_on_both_sides():
+    rng = np.random.default_rng(12)
+    layers = {"a": dead_layer(rng, outputs=(2, 5)), "b": dead_layer(rng, inputs=(2, 5)), "c": dead_layer(rng)}
+    text = diagnostics.within_statement(within_layer(planted(layers)))
+    assert text.endswith("0.02: 2 outputs (2, 5) of 'a', dead as inputs of 'b' too.")
+    apart = layers | {"b": dead_layer(rng, inputs=(2,))}
+    text = diagnostics.within_statement(within_layer(planted(apart)))
+    assert text.endswith("0.02: 2 outputs (2, 5) of 'a'; 1 input (2) of 'b'.")
+
+
+def test_what_the_factors_carry_has_intervals_over_seeds():
+    rng = np.random.default_rng(13)
+    idata = layer_of(rng.normal(-1, 0.1, size=(5, 6, 5)))
+    spectra = (
+        [np.geomspace(1, 10 * (1 + seed), 9) for seed in range(5)],
+        [np.geomspace(1, 30 + seed, 4) for seed in range(5)],
+    )
+    out = within_layer(with_spectra(idata, "fc", *map(np.array, spectra)))
+    expected = metrics.student_intervals(
+        out["carried"].sel(layer="fc", carrier="input").values[:, None], simultaneous=False
+    )
+    assert float(out["carried_low"].sel(layer="fc", carrier="input")) == pytest.approx(expected.low[0])
+    assert (
+        f"input side ({100 * expected.low[0]:.0f} % to {100 * expected.high[0]:.0f} %)"
+        in diagnostics.within_statement(out)
+    )
+
+
 def test_statement_speaks_of_several_networks_and_of_a_fit_that_had_not_converged():
     text = diagnostics.within_statement(within_layer(synthetic(num_chains=5, converged="no").idata), "log_snr")
     assert "In brackets 95 % intervals over 5 seeds." in text
-    assert "inputs, network by network 3, 3, 3, 3, 3, of 'fc1'" in text
+    assert "3, 3, 3, 3, 3 inputs (network by network) of 'fc1'" in text
     assert "The fit had not converged" in text
 
 

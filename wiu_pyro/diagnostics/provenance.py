@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from wiu_pyro import schema
 
 __all__ = ["carried_attrs", "convergence_note"]
@@ -56,9 +58,13 @@ def convergence_note(attrs: dict[str, Any]) -> str:
     Returns
     -------
     str
-        "", "not converged ..." or "convergence not assessed ...", with the figure it rests on in brackets.
+        "", "not converged ..." or "convergence not assessed ...", with the figure it rests on in brackets: of several
+        runs that differ in it, the first's.
     """
     said = str(attrs.get("converged", "not assessed"))
     detail = str(attrs.get("convergence_detail", "")).strip().rstrip(".")
+    runs = np.size(attrs.get("seed", 0))
+    if runs > 1 and ".; " in detail:  # joined by wiu_pyro.concat
+        detail = f"the first of {runs} runs: {detail.split('.; ')[0]}"
     reason = f" ({detail})" if detail else ""
     return {"yes": "", "no": f"not converged{reason}"}.get(said, f"convergence not assessed{reason}")

@@ -81,7 +81,8 @@ def within_layer(
         commas. NaN where moments were estimated from draws. Where the posterior has Kronecker factors: ``spectrum``
         (layer, side, rank), ``participation_ratio``, ``effective_rank``, ``num_directions`` (layer, side), and
         ``carried`` (layer, carrier), plain KFAC alone: how much of the spread of log variance between eigendirections
-        lies between those of the inputs, of the outputs, and in both together. Attributes: ``interval``,
+        lies between those of the inputs, of the outputs, and in both together; with ``carried_low`` and so on from five
+        networks. Attributes: ``interval``,
         ``interval_method``, ``level``, ``tolerance``, ``num_seeds``.
 
     Raises
@@ -122,12 +123,23 @@ def within_layer(
         )
     out = table.dataset(level=level, seeds=seeds)
     spectra = factor_spectra(idata, layers, num_chains=chains)
-    out = out if spectra is None else out.merge(spectra)
+    out = out if spectra is None else out.merge(_over_seeds(spectra, level=level) if seeds else spectra)
     for name, text in MEANINGS.items():
         if name in out:
             out[name].attrs["long_name"] = text
     out.attrs = carried_attrs(idata) | _said(replicates, level=level, tolerance=tolerance)
     return squeeze_chain(out)
+
+
+def _over_seeds(spectra: xr.Dataset, *, level: float) -> xr.Dataset:
+    """Add intervals over seeds to what the spectra say of each layer."""
+    out = spectra
+    for name in ("participation_ratio", "effective_rank", "carried"):
+        dims, values = spectra[name].dims, spectra[name].values
+        found = metrics.student_intervals(values.reshape(len(values), -1), level=level, simultaneous=False)
+        for end in ("low", "high"):
+            out = out.assign({f"{name}_{end}": (dims[1:], getattr(found, end).reshape(values.shape[1:]))})
+    return out
 
 
 def _quantities(idata: Any, layers: list[str]) -> dict[str, Callable[[Moments], np.ndarray]]:

@@ -124,21 +124,24 @@ def _factors(table: xr.Dataset) -> str:
     parts = []
     for layer in known[:MOST_LAYERS]:
         row, ranks = carried.sel(layer=layer), _over_networks(table["participation_ratio"]).sel(layer=layer)
-        sides = {side: float(row.sel(carrier=side)) for side in ("input", "output")}
-        first, second = sorted(sides, key=lambda side: -sides[side])
         directions = _over_networks(table["num_directions"]).sel(layer=layer)
+        sides = sorted(("input", "output"), key=lambda side: -float(row.sel(carrier=side)))
+        shares = ", ".join(
+            f"{_percent(row.sel(carrier=side))} {side} side{_carried(table, layer, side)}" for side in sides
+        )
         lies = " and ".join(
             f"{float(ranks.sel(side=side)):.3g} of {float(directions.sel(side=side)):.0f} {side}"
             for side in ("input", "output")
         )
-        parts.append(
-            f"'{layer}' by the {first} side, {_percent(sides[first])} ({second} side {_percent(sides[second])}; the "
-            f"curvature lies in {lies} directions)"
-        )
-    return (
-        "In the eigenbasis of the Kronecker factors, the spread of log variance between directions is carried in "
-        f"{'; in '.join(parts)}."
-    )
+        parts.append(f"'{layer}' {shares}, the rest both together; curvature lies in {lies} directions")
+    return f"Spread of log variance in the eigenbasis of the Kronecker factors: {'. '.join(parts)}."
+
+
+def _carried(table: xr.Dataset, layer: str, side: str) -> str:
+    if "carried_low" not in table:
+        return ""
+    low, high = (float(table[f"carried_{end}"].sel(layer=layer, carrier=side)) for end in ("low", "high"))
+    return f" ({_percent(max(low, 0))} to {_percent(min(high, 1))})" if np.isfinite(low) else ""
 
 
 def _dead(table: xr.Dataset) -> str:
@@ -146,22 +149,43 @@ def _dead(table: xr.Dataset) -> str:
     if not any(bool(values.notnull().any()) for values in count.values()):
         return "Units at the prior are not looked for: moments estimated from draws are too noisy."
     found = []
-    for side in count:
-        for layer in table["layer"].values:
-            cell = table[f"dead_{side}"].sel(layer=layer)
-            names = [str(one) for one in np.atleast_1d(cell.values)]
-            if any(names):
-                found.append(f"{_units(names, side)} of '{layer}'")
+    for layer in table["layer"].values.tolist():
+        for side in count:
+            names = _names(table, side, layer)
+            if any(names) and not (side == "inputs" and _feeding(table, layer)):
+                found.append(
+                    f"{_units(names, side)} of '{layer}'{_followed(table, layer) if side == 'outputs' else ''}"
+                )
     limit = f"a contraction of {table.attrs['tolerance']:g}"
     if not found:
         return f"No unit is dead: each has weights beyond {limit}."
     return f"Dead, without a weight beyond {limit}: {'; '.join(found)}."
 
 
+def _names(table: xr.Dataset, side: str, layer: str) -> list[str]:
+    """Return the indices of a layer's dead units as written, one text a network."""
+    return [str(one) for one in np.atleast_1d(table[f"dead_{side}"].sel(layer=layer).values)]
+
+
+def _feeding(table: xr.Dataset, layer: str) -> str:
+    """Return the layer before whose dead outputs are this one's dead inputs; empty where there is none."""
+    layers = table["layer"].values.tolist()
+    before = layers[layers.index(layer) - 1] if layers.index(layer) else ""
+    same = before and _names(table, "outputs", before) == _names(table, "inputs", layer)
+    return before if same and any(_names(table, "inputs", layer)) else ""
+
+
+def _followed(table: xr.Dataset, layer: str) -> str:
+    """Say of dead outputs that the next layer's weights that read them are at the prior too."""
+    layers = table["layer"].values.tolist()
+    after = layers[layers.index(layer) + 1 :][:1]
+    return f", dead as inputs of '{after[0]}' too" if after and _feeding(table, after[0]) == layer else ""
+
+
 def _units(names: list[str], side: str) -> str:
     """Return how many units are dead, and which; of several networks, whose units do not match, how many in each."""
     if len(names) > 1:
-        return f"{side}, network by network {', '.join(str(_number(one)) for one in names)},"
+        return f"{', '.join(str(_number(one)) for one in names)} {side} (network by network)"
     places = names[0].split(", ")
     shown = ", ".join(places[:MOST_UNITS]) + (", …" if len(places) > MOST_UNITS else "")
     return f"{len(places)} {side if len(places) > 1 else side.removesuffix('s')} ({shown})"
