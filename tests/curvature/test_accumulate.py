@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+import wiu_pyro as wiu
 from wiu_pyro.curvature import (
     CategoricalOutput,
     CurvaturePass,
@@ -22,6 +23,7 @@ from wiu_pyro.curvature import (
     backward,
     rule_for,
 )
+from wiu_pyro.curvature.checkpoint import Checkpoint
 from wiu_pyro.errors import CurvatureError, DataError, OutputError
 from wiu_pyro.guides import AutoEKFACLaplace, AutoFullLaplace, AutoKFACLaplace, AutoLaplace, AutoSubnetworkLaplace
 from wiu_pyro.nn import BayesianNetwork, Normal
@@ -118,6 +120,28 @@ def test_checkpoint_of_a_shuffling_loader_counts_batches_of_the_datas_own_order(
         AutoKFACLaplace(model).laplace_approximation(loader(1, shuffle=True), checkpoint=path, checkpoint_seconds=0)
     posterior = AutoKFACLaplace(model).laplace_approximation(loader(shuffle=True), checkpoint=path)
     assert torch.equal(outcome(posterior)[0], outcome(whole)[0])
+
+
+def test_fit_goes_on_with_the_pass_of_an_earlier_fit(tmp_path, monkeypatch):
+    model, path = network(), tmp_path / "pass.ckpt"
+    options = {"epochs": 0, "curvature_batch_size": BATCH}
+    whole = wiu.fit(model, AutoKFACLaplace(model), data(), **options)
+    calls, add = [], KroneckerFactors.add_inputs
+
+    def counted(self, layer_input):
+        calls.append(len(layer_input))
+        if len(calls) == 6:  # of two layers, so in the third batch
+            raise Killed
+        add(self, layer_input)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "is_due", lambda self: True)
+        patched.setattr(KroneckerFactors, "add_inputs", counted)
+        with pytest.raises(Killed):
+            wiu.fit(model, AutoKFACLaplace(model), data(), checkpoint=path, **options)
+        again = wiu.fit(model, AutoKFACLaplace(model), data(), checkpoint=path, **options)
+    assert calls[6:] == [5, 5, 5, 5, 3, 3]
+    assert torch.equal(outcome(again.guide)[0], outcome(whole.guide)[0])
 
 
 def stopped(path, **options) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wiu_pyro.curvature import KroneckerFactors, LayerCurvature, Totals
+from wiu_pyro.curvature import KroneckerFactors, LayerCurvature, Portions, Totals
+from wiu_pyro.guides.captured import captured_batches
 from wiu_pyro.guides.cost import Cost, LayerCost
 from wiu_pyro.nn import Batches, count_batches
 
@@ -105,7 +106,8 @@ def _timed(
         parts = guide._new_parts()
         small = {name: one for name, one in parts.items() if _is_small(one)}
         extra, held = 0.0, 0
-        for shown in guide._captured([few], [0], rules=guide._rules(), totals=Totals()):
+        portions = Portions.fitting(guide.loc.device, alone=guide.config.curvature == "fisher_mc")
+        for shown in captured_batches(guide, [few], [0], rules=guide._rules(), totals=Totals(), portions=portions):
             columns = len(next(iter(shown.grads.values())))
             extra += sum(_full_products(layer.num_weights, columns * len(few[0])) for layer in joint) / product
             held = max(held, sum(2 * one.nbytes for one in [*shown.inputs.values(), *shown.grads.values()]))

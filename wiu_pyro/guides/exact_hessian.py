@@ -10,6 +10,7 @@ import torch
 from wiu_pyro.curvature import HessianSum
 from wiu_pyro.errors import CurvatureError
 from wiu_pyro.guides.block_normal import CurvatureRecord
+from wiu_pyro.guides.captured import curvature_record
 from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.linalg import DensePrecision
 from wiu_pyro.nn import run_at
@@ -51,7 +52,7 @@ def hessian_of_sites(guide: LaplaceGuide, sites: Sequence[str], data: DataPass) 
 
     total = HessianSum(loss, weights)
     data.go_over({", ".join(sites): total}, lambda batches, numbers: batches, totals)
-    return total.matrix, guide._record(totals, data)
+    return total.matrix, curvature_record(guide, totals, data)
 
 
 def curvature_precision(

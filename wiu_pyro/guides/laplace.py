@@ -7,14 +7,12 @@ posterior precision is curvature / temperature + prior precision, the prior exac
 from __future__ import annotations
 
 import itertools
-import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from pyro.infer.autoguide.guides import AutoLaplaceApproximation
 from torch import nn
@@ -22,19 +20,13 @@ from torch import nn
 from wiu_pyro.curvature import (
     CURVATURE_KINDS,
     Accumulated,
-    CapturedBatch,
-    Columns,
     ColumnTruncation,
-    CurvaturePass,
     DirectRule,
-    HessianColumns,
     KroneckerFactors,
     LayerRule,
     OutputLikelihood,
     Portions,
-    Totals,
     available_bytes,
-    direct_layers,
     layers_to_differentiate,
     read,
     read_curvature_config,
@@ -43,9 +35,10 @@ from wiu_pyro.curvature import (
 )
 from wiu_pyro.errors import CurvatureError, LikelihoodError, ModelError, PriorError
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.captured import captured_batches, curvature_record, name_zero_layers
 from wiu_pyro.guides.cost import Cost, LayerCost, full_cost
 from wiu_pyro.guides.cost_measured import measure_cost
-from wiu_pyro.guides.data_pass import DataPass, peak_memory_bytes
+from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.evidence import tuned
 from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
 from wiu_pyro.guides.prior_scales import PriorTuning, read_tuning
@@ -244,62 +237,16 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         truncation = ColumnTruncation(tolerance) if tolerance else None
         portions = Portions.fitting(
             self.loc.device,
-            # sampled labels are those of a whole batch
-            alone=self.config.curvature == "fisher_mc"
-            or all(type(part) is KroneckerFactors for part in parts.values()),
+            alone=all(type(part) is KroneckerFactors for part in parts.values()),
+            by_data=self.config.curvature != "fisher_mc",
         )
         totals.sizes = portions.sizes
-        show = partial(self._captured, rules=rules, totals=totals, portions=portions, truncation=truncation)
+        show = partial(captured_batches, self, rules=rules, totals=totals, portions=portions, truncation=truncation)
         data.go_over(parts, show, totals)
-        self._name_zeros([layer for name, part in parts.items() for layer in part.zero_layers(name)], len(rules))
+        zeros = [layer for name, part in parts.items() for layer in part.zero_layers(name)]
+        name_zero_layers(zeros, len(rules), refused=self.config.zero_curvature == "error")
         lost = 0.0 if truncation is None else max(data.processes.gather(max(truncation.lost.values(), default=0.0)))
-        return self._record(totals, data, lost)
-
-    def _captured(
-        self,
-        batches: Iterable[Batch],
-        numbers: Iterable[int],
-        *,
-        rules: dict[str, LayerRule],
-        totals: Totals,
-        portions: Portions | None = None,
-        truncation: ColumnTruncation | None = None,
-    ) -> Iterator[CapturedBatch]:
-        """Yield what each batch shows of the layers; `totals` grow by the data seen."""
-        # no gradient, and no graph, below the lowest layer looked at
-        wanted = {site for layer in self.structure.layers if layer.name in rules for site in layer.sites.values()}
-        point = self.point_estimate().items()
-        weights = {name: value.clone().requires_grad_(name in wanted) for name, value in point}
-        here = [0]
-
-        def noted() -> Iterator[int]:
-            for here[0] in numbers:
-                yield here[0]
-
-        def forward(batch: Batch) -> OutputLikelihood:
-            with pyro.validation_enabled(False):  # the pass itself names the batch that is not finite
-                trace, _ = run_at(self.model, weights, batch, hold_parameters=True)
-            node = trace.nodes[self.structure.observed]
-            labelled = len(batch) > 1
-            totals.add(len(batch[0]), node["fn"].log_prob(node["value"]).double().sum() if labelled else None)
-            return read(node["fn"])
-
-        def columns(likelihood: OutputLikelihood, batch: tuple[torch.Tensor, ...]) -> Columns:
-            if self.config.curvature == "ggn":
-                return HessianColumns(likelihood)
-            return likelihood.columns(
-                self.config.curvature,
-                labels=batch[1] if len(batch) > 1 else None,
-                num_samples=self.config.num_fisher_samples,
-                generator=totals.generator(here[0], likelihood.output.device),
-            )
-
-        modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
-        direct = direct_layers(self._likelihood, weights, rules=rules, sites=self.structure.layer_sites)
-        again = partial(self._likelihood, weights=weights)
-        yield from CurvaturePass(forward, modules, direct, again).run(
-            batches, columns, numbers=noted(), portions=portions, truncation=truncation
-        )
+        return curvature_record(self, totals, data, columns_lost=lost)
 
     def _likelihood(self, batch: tuple[torch.Tensor, ...], weights: Mapping[str, torch.Tensor]) -> OutputLikelihood:
         trace, _ = run_at(self.model, weights, batch, hold_parameters=True)
@@ -357,64 +304,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     def refuse_cost(self, num_weights: int) -> None:
         """Raise CostError where the posterior of so many weights would not fit; `fit` asks before it trains."""
 
-    def _name_zeros(self, layers: list[str], num_layers: int) -> None:
-        """Say which layers have no curvature, as an error or a warning."""
-        if not layers:
-            return
-        named = ", ".join(f"'{name}'" for name in layers)
-        cause = (
-            "no gradient comes back at all, as from saturated outputs or through weights that are all zero. Look at "
-            "the network's outputs"
-            if len(layers) == num_layers
-            else "all its gradients or inputs are zero, as before ReLUs that never open. Look at its activations"
-        )
-        remedy = f'keep it at its point estimate (AutoLaplace, structure={{"{layers[0]}": "point", "*": "kfac"}})'
-        message = f"Each layer needs a curvature, but that of {named} is zero: {cause}, {remedy}"
-        if self.config.zero_curvature == "error":
-            raise CurvatureError(f'{message}, or take its prior for its posterior: zero_curvature="prior".')
-        warnings.warn(f"{message}. Its posterior here is its prior.", stacklevel=2)
-
-    def _record(self, totals: Totals, data: DataPass, columns_lost: float = 0.0) -> CurvatureRecord:
-        tolerance = self.config.column_tolerance
-        if columns_lost > tolerance:
-            warnings.warn(
-                f"At most {tolerance:g} of each layer's gradients was to be left out, but where it was measured, "
-                f"{columns_lost:.2g} was. Shuffle the data, so that batches are alike, or pass a lower tolerance.",
-                stacklevel=2,
-            )
-        num_seen = totals.num_seen
-        if num_seen > self.structure.num_data + 0.5:
-            warnings.warn(
-                f"The curvature went over {num_seen} data, but the model's plate stands for "
-                f"{self.structure.num_data:g}: the posterior is that of {self.structure.num_data:g}. "
-                f"Scale the likelihood in the model: num_data={num_seen}.",
-                stacklevel=2,
-            )
-        scale = self.structure.num_data / num_seen / self.temperature
-        seen = totals.log_likelihood
-        return CurvatureRecord(
-            self.config.kind,
-            self.structure.num_data,
-            num_seen,
-            scale,
-            log_likelihood=None if seen is None else seen * self.structure.num_data / num_seen,
-            num_processes=data.processes.count,
-            weight_sharing=self.config.weight_sharing,
-            column_tolerance=tolerance,
-            columns_lost=columns_lost,
-            seconds=data.seconds,
-            peak_memory_bytes=peak_memory_bytes(self.loc.device),
-        )
-
 
 def _device(root: nn.Module | None) -> torch.device | None:
     first = None if root is None else next(itertools.chain(root.parameters(), root.buffers()), None)
     return None if first is None else first.device
-
-
-def layer_index(posterior: AutoBlockNormal, rule: LayerRule, sites: dict[str, str]) -> torch.Tensor:
-    """Return where a layer's parameters stand in the flat vector, in the rule's order, shape (numel,)."""
-    places = {name: (place, shape) for name, place, shape in posterior.sites()}
-    positions = torch.arange(posterior.latent_dim, device=posterior.loc.device)
-    values = {parameter: positions[places[site][0]].view(places[site][1]) for parameter, site in sites.items()}
-    return rule.join(values)

@@ -12,9 +12,10 @@ from typing_extensions import override
 from wiu_pyro.curvature import STRUCTURES, KroneckerFactors, LayerCurvature, LayerRule, MatrixRule, bytes_in_words
 from wiu_pyro.errors import CostError, GuideError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.captured import layer_index
 from wiu_pyro.guides.cost import LayerCost, layer_cost, refuse_what_does_not_fit
 from wiu_pyro.guides.data_pass import DataPass
-from wiu_pyro.guides.laplace import LaplaceGuide, layer_index
+from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.nn import ModelStructure
 
 __all__ = ["POINT", "AutoLaplace", "choose_structures", "matching_layers"]

@@ -16,9 +16,10 @@ from typing_extensions import override
 from wiu_pyro.curvature import DiagonalCurvature, FullCurvature, LayerRule, bytes_in_words
 from wiu_pyro.errors import CostError, GuideError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.captured import layer_index
 from wiu_pyro.guides.cost import LayerCost, full_cost
 from wiu_pyro.guides.data_pass import DataPass
-from wiu_pyro.guides.laplace import LaplaceGuide, layer_index
+from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.linalg import DensePrecision, DiagonalPrecision
 
 __all__ = ["AutoSubnetworkLaplace"]

@@ -1,0 +1,181 @@
+"""What the batches of a pass show of a Laplace guide's layers, where these stand, and what is said afterwards."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pyro
+import torch
+
+from wiu_pyro.curvature import (
+    CapturedBatch,
+    Columns,
+    ColumnTruncation,
+    CurvaturePass,
+    DirectRule,
+    HessianColumns,
+    LayerRule,
+    OutputLikelihood,
+    Portions,
+    Totals,
+    direct_layers,
+    read,
+)
+from wiu_pyro.errors import CurvatureError
+from wiu_pyro.guides.block_normal import AutoBlockNormal, CurvatureRecord
+from wiu_pyro.guides.data_pass import DataPass, peak_memory_bytes
+from wiu_pyro.nn import run_at
+
+if TYPE_CHECKING:
+    from wiu_pyro.guides.laplace import LaplaceGuide
+
+__all__ = ["captured_batches", "curvature_record", "layer_index", "name_zero_layers"]
+
+Batch = tuple[torch.Tensor, ...]
+
+
+def captured_batches(
+    guide: LaplaceGuide,
+    batches: Iterable[Batch],
+    numbers: Iterable[int],
+    *,
+    rules: dict[str, LayerRule],
+    totals: Totals,
+    portions: Portions | None = None,
+    truncation: ColumnTruncation | None = None,
+) -> Iterator[CapturedBatch]:
+    """Yield what each batch shows of the layers at a guide's point estimate.
+
+    Parameters
+    ----------
+    guide : LaplaceGuide
+    batches : iterable of tuple of Tensor
+    numbers : iterable of int
+        Of the batches; they decide the sampled labels.
+    rules : dict of str to LayerRule
+        The layers looked at.
+    totals : Totals
+        Grow by the data seen.
+    portions : Portions, optional
+        How much of a batch goes backwards at once; all of it when None.
+    truncation : ColumnTruncation, optional
+        Leaves out columns.
+
+    Yields
+    ------
+    CapturedBatch
+    """
+    # no gradient, and no graph, below the lowest layer looked at
+    wanted = {site for layer in guide.structure.layers if layer.name in rules for site in layer.sites.values()}
+    point = guide.point_estimate().items()
+    weights = {name: value.clone().requires_grad_(name in wanted) for name, value in point}
+    here = [0]
+
+    def noted() -> Iterator[int]:
+        for here[0] in numbers:
+            yield here[0]
+
+    def forward(batch: Batch) -> OutputLikelihood:
+        with pyro.validation_enabled(False):  # the pass itself names the batch that is not finite
+            trace, _ = run_at(guide.model, weights, batch, hold_parameters=True)
+        node = trace.nodes[guide.structure.observed]
+        labelled = len(batch) > 1
+        totals.add(len(batch[0]), node["fn"].log_prob(node["value"]).double().sum() if labelled else None)
+        return read(node["fn"])
+
+    def columns(likelihood: OutputLikelihood, batch: tuple[torch.Tensor, ...]) -> Columns:
+        if guide.config.curvature == "ggn":
+            return HessianColumns(likelihood)
+        return likelihood.columns(
+            guide.config.curvature,
+            labels=batch[1] if len(batch) > 1 else None,
+            num_samples=guide.config.num_fisher_samples,
+            generator=totals.generator(here[0], likelihood.output.device),
+        )
+
+    modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
+    direct = direct_layers(guide._likelihood, weights, rules=rules, sites=guide.structure.layer_sites)
+    again = partial(guide._likelihood, weights=weights)
+    yield from CurvaturePass(forward, modules, direct, again).run(
+        batches, columns, numbers=noted(), portions=portions, truncation=truncation
+    )
+
+
+def name_zero_layers(layers: list[str], num_layers: int, *, refused: bool) -> None:
+    """Say which layers have no curvature, as an error or a warning.
+
+    Parameters
+    ----------
+    layers : list of str
+        Those without.
+    num_layers : int
+        Of all.
+    refused : bool
+        Whether that is an error.
+
+    Raises
+    ------
+    CurvatureError
+        If it is refused, and there is such a layer.
+    """
+    if not layers:
+        return
+    named = ", ".join(f"'{name}'" for name in layers)
+    cause = (
+        "no gradient comes back at all, as from saturated outputs or through weights that are all zero. Look at "
+        "the network's outputs"
+        if len(layers) == num_layers
+        else "all its gradients or inputs are zero, as before ReLUs that never open. Look at its activations"
+    )
+    remedy = f'keep it at its point estimate (AutoLaplace, structure={{"{layers[0]}": "point", "*": "kfac"}})'
+    message = f"Each layer needs a curvature, but that of {named} is zero: {cause}, {remedy}"
+    if refused:
+        raise CurvatureError(f'{message}, or take its prior for its posterior: zero_curvature="prior".')
+    warnings.warn(f"{message}. Its posterior here is its prior.", stacklevel=3)
+
+
+def curvature_record(
+    guide: LaplaceGuide, totals: Totals, data: DataPass, *, columns_lost: float = 0.0
+) -> CurvatureRecord:
+    """Return how a curvature was made, and warn where that is not what was asked for."""
+    tolerance = guide.config.column_tolerance
+    if columns_lost > tolerance:
+        warnings.warn(
+            f"At most {tolerance:g} of each layer's gradients was to be left out, but where it was measured, "
+            f"{columns_lost:.2g} was. Shuffle the data, so that batches are alike, or pass a lower tolerance.",
+            stacklevel=3,
+        )
+    num_seen = totals.num_seen
+    if num_seen > guide.structure.num_data + 0.5:
+        warnings.warn(
+            f"The curvature went over {num_seen} data, but the model's plate stands for "
+            f"{guide.structure.num_data:g}: the posterior is that of {guide.structure.num_data:g}. "
+            f"Scale the likelihood in the model: num_data={num_seen}.",
+            stacklevel=3,
+        )
+    scale = guide.structure.num_data / num_seen / guide.temperature
+    seen = totals.log_likelihood
+    return CurvatureRecord(
+        guide.config.kind,
+        guide.structure.num_data,
+        num_seen,
+        scale,
+        log_likelihood=None if seen is None else seen * guide.structure.num_data / num_seen,
+        num_processes=data.processes.count,
+        weight_sharing=guide.config.weight_sharing,
+        column_tolerance=tolerance,
+        columns_lost=columns_lost,
+        seconds=data.seconds,
+        peak_memory_bytes=peak_memory_bytes(guide.loc.device),
+    )
+
+
+def layer_index(posterior: AutoBlockNormal, rule: LayerRule, sites: dict[str, str]) -> torch.Tensor:
+    """Return where a layer's parameters stand in the flat vector, in the rule's order, shape (numel,)."""
+    places = {name: (place, shape) for name, place, shape in posterior.sites()}
+    positions = torch.arange(posterior.latent_dim, device=posterior.loc.device)
+    values = {parameter: positions[places[site][0]].view(places[site][1]) for parameter, site in sites.items()}
+    return rule.join(values)
