@@ -92,8 +92,11 @@ def layer_units(idata: Any, layer: str, *, chain: int) -> Units | None:
     weight = _moments(one, "", dims)
     shape = (*weight.mean.shape[:2], -1)
     flat = Moments(
-        *(None if part is None else part.reshape(shape) for part in (weight.mean, weight.sd, weight.sd_conditional)),
-        *(part.reshape(shape) for part in (weight.prior_mean, weight.prior_sd)),
+        mean=weight.mean.reshape(shape),
+        sd=weight.sd.reshape(shape),
+        sd_conditional=None if weight.sd_conditional is None else weight.sd_conditional.reshape(shape),
+        prior_mean=weight.prior_mean.reshape(shape),
+        prior_sd=weight.prior_sd.reshape(shape),
     )
     return Units(flat, _moments(one, "bias_", (ends[0],)) if "bias" in names else None)
 

@@ -33,8 +33,8 @@ def with_spectra(groups: Mapping[str, xr.Dataset], chains: Sequence[Chain]) -> d
         of either are all eigenvalues of the curvature relative to the prior.
     """
     found = dict(groups)
-    closed = [chain.closed for chain in chains]
-    if not closed or any(one is None for one in closed):
+    closed = [chain.closed for chain in chains if chain.closed is not None]
+    if not closed or len(closed) < len(chains):
         return found
     for layer in closed[0].layer_spectra:
         group = moments_group(layer)

@@ -146,8 +146,8 @@ def _effects(ax: Axes, table: xr.Dataset) -> None:
         (0.13, -0.13), COLOURS[4:0:-2], QUANTITIES.items(), strict=True
     ):
         row = table.sel(quantity=quantity)
-        value = row["cliffs_delta"]
-        value = (value.mean("chain") if "chain" in value.dims else value).values
+        delta = row["cliffs_delta"]
+        value = (delta.mean("chain") if "chain" in delta.dims else delta).values
         if "cliffs_delta_low" in row:
             ends = np.clip([row["cliffs_delta_low"].values, row["cliffs_delta_high"].values], -1, 1)
             ax.hlines(heights + shift, ends[0], ends[1], color=colour, linewidth=2)

@@ -85,7 +85,7 @@ def within_layer(source: Any, quantity: str | None = None, *, chain: int = 0, ax
     figure, axes = plt.subplots(
         1, len(widths), figsize=size, layout="constrained", squeeze=False, gridspec_kw={"width_ratios": widths}
     )
-    figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr]
+    figure.get_layout_engine().set(wspace=0.05)
     panels = list(axes[0])
     for panel, name in zip(panels, ("log_sd_to_prior", "log_snr"), strict=False):
         _bars(panel, _over_networks(table["share"].sel(quantity=name)), "part", PARTS)
