@@ -195,6 +195,20 @@ def test_one_datum_or_one_column_at_a_time_gives_the_same(name, changes, monkeyp
         torch.testing.assert_close(part, jacobian[key][rows])
 
 
+@pytest.mark.parametrize("num_data", [1, 2, 3, 6])
+def test_operation_that_vmap_gets_wrong_is_done_one_datum_at_a_time(num_data):
+    """Torch's rule for the backward of PReLU takes one dim for another; with some sizes without an error."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), nn.PReLU(3), nn.Linear(3, CLASSES)).double()
+    x = torch.randn(num_data, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5
+    model = BayesianNetwork(net, prior=Normal(scale=1.0), num_data=num_data).eval()
+    posterior = AutoDiagonalLaplace(model, zero_curvature="prior").laplace_approximation(x, LABELS[:num_data])
+    for block in posterior.blocks:
+        jacobian = block_jacobian(net, posterior, block, x)
+        expected = torch.einsum("nci,ncd,ndi->i", jacobian, output_hessians(net, x), jacobian)
+        torch.testing.assert_close(1 / block.precision.variance() - 1, expected)
+
+
 def test_columns_other_than_those_of_the_pass_are_taken_as_they_are():
     rules, batches = captured_layers("own-parameters")
     found = next(batches)

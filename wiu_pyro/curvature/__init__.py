@@ -7,9 +7,10 @@ from wiu_pyro.curvature.capture import CapturedBatch, CurvaturePass, capture_lay
 from wiu_pyro.curvature.checkpoint import Checkpoint, fingerprint
 from wiu_pyro.curvature.config import CurvatureConfig, read_curvature_config
 from wiu_pyro.curvature.diagonal import DiagonalCurvature
-from wiu_pyro.curvature.direct import DirectLayers, direct_layers, layers_to_differentiate
+from wiu_pyro.curvature.direct import DirectLayers, direct_layers
 from wiu_pyro.curvature.ekfac import EigenvalueCorrectedFactors
 from wiu_pyro.curvature.entries import jacobian_of_entries
+from wiu_pyro.curvature.first_look import layers_to_differentiate
 from wiu_pyro.curvature.full import FullCurvature, FullLayerCurvature
 from wiu_pyro.curvature.hessian import HessianSum, hessian
 from wiu_pyro.curvature.kronecker import KroneckerFactors

@@ -1,9 +1,7 @@
-"""Per-sample gradients at any parameters, by differentiating the network itself, and which layers need that.
+"""Per-sample gradients at any parameters, by differentiating the network itself.
 
-A layer's input and output show its Jacobian only where its own module is called, on data along the first dim, and its
-weights are used nowhere else. `layers_to_differentiate` finds the others by one look at a few data; `DirectLayers`
-gives their gradients: all data at once under `torch.func.vmap`, or one datum at a time where an operation of the
-network has no such form.
+For layers whose input and output do not show their Jacobian (see `layers_to_differentiate`): all data at once under
+`torch.func.vmap`, or one datum at a time where an operation of the network has no such form.
 """
 
 from __future__ import annotations
@@ -13,25 +11,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyro
 import torch
+from torch.distributions import Distribution
 from typing_extensions import override
 
-from wiu_pyro.curvature.capture import CapturedBatch, capture_layers, no_data_message, plain_attention
+from wiu_pyro.curvature.capture import CapturedBatch, plain_attention
 from wiu_pyro.curvature.likelihood import OutputLikelihood
 from wiu_pyro.curvature.rules import DirectRule, LayerRule
 from wiu_pyro.curvature.rules.base import MAX_ELEMENTS
 from wiu_pyro.curvature.rules.direct import DirectSource
 from wiu_pyro.errors import CurvatureError
 
-__all__ = ["DirectLayers", "Forward", "direct_layers", "layers_to_differentiate"]
+__all__ = ["TOLERANCE", "DirectLayers", "Forward", "direct_layers"]
 
 Batch = tuple[torch.Tensor, ...]
 Weights = Mapping[str, torch.Tensor]
 Sites = Mapping[str, Mapping[str, str]]
 Forward = Callable[[Batch, Weights], OutputLikelihood]
 
-NUM_LOOKED_AT = 3  # data that the first look takes
+TOLERANCE = 1e-3  # of the largest gradient: rounding in float32; a mistake is as large as the gradient itself
 
 
 @dataclass
@@ -58,6 +56,7 @@ class DirectLayers(DirectSource):
     _batch: Batch = ()
     _columns: torch.Tensor | None = None
     _vectorised: bool = True
+    _compared: set[torch.Size] = field(default_factory=set)  # numbers of columns and data
     _cache: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -145,22 +144,30 @@ class DirectLayers(DirectSource):
         """Return each layer's per-sample gradients, shape (batch, columns, numel), in its rule's order."""
         sites = [site for layer in layers for site in self.sites[layer].values()]
         data = tuple(part[numbers] for part in self._batch)
-        found = None
-        if self._vectorised:
-            try:
-                found = self._at_once(sites, data, grads)
-            except (
-                RuntimeError,
-                ValueError,
-                TypeError,
-            ):  # an operation that vmap cannot do; the loop shows a true error
-                self._vectorised = False
+        found = self._tried_at_once(sites, data, grads) if self._vectorised else None
+        self._vectorised = found is not None
         if found is None:
             found = self._one_by_one(sites, data, grads)
         return {
             layer: self.rules[layer].join({key: found[site] for key, site in self.sites[layer].items()})
             for layer in layers
         }
+
+    def _tried_at_once(self, sites: list[str], data: Batch, grads: torch.Tensor) -> dict[str, torch.Tensor] | None:
+        """Return the gradients of all data by vmap, or None where an operation of the network cannot do that."""
+        try:
+            found = self._at_once(sites, data, grads)
+        except (RuntimeError, ValueError, TypeError):  # the loop shows an error that is not vmap's
+            return None
+        if grads.shape[:2] in self._compared:
+            return found
+        # under vmap some of torch's operations (PReLU's backward) take one dim for another: the last datum alone tells
+        alone = self._one_by_one(sites, tuple(part[-1:] for part in data), grads[:, -1:])
+        for site, one in alone.items():
+            if (found[site][-1] - one[0]).abs().max() > TOLERANCE * one.abs().max():
+                return None
+        self._compared.add(grads.shape[:2])
+        return found
 
     def _at_once(self, sites: list[str], data: Batch, grads: torch.Tensor) -> dict[str, torch.Tensor]:
         own = {site: self.weights[site] for site in sites}
@@ -170,7 +177,7 @@ class DirectLayers(DirectSource):
             pull = torch.func.vjp(lambda values: self.forward(one, {**self.weights, **values}).output[0], own)[1]
             return torch.func.vmap(lambda column: pull(column)[0])(columns)
 
-        with plain_attention(), pyro.validation_enabled(False):  # its checks look at values, which vmap does not show
+        with plain_attention(), _unchecked_distributions():
             return torch.func.vmap(of_datum, in_dims=(0, 1), randomness="different")(data, grads)
 
     def _one_by_one(self, sites: list[str], data: Batch, grads: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -187,6 +194,17 @@ class DirectLayers(DirectSource):
             for place, site in enumerate(sites):
                 parts[site].append(torch.stack([found[place] for found in columns]))
         return {site: torch.stack(found) for site, found in parts.items()}
+
+
+@contextmanager
+def _unchecked_distributions() -> Iterator[None]:
+    """Make distributions without a look at their parameters' values, which vmap does not show."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
 
 
 def direct_layers(
@@ -209,71 +227,3 @@ def direct_layers(
     """
     own = {name: rule for name, rule in rules.items() if isinstance(rule, DirectRule)}
     return DirectLayers(forward, weights, {name: sites[name] for name in own}, own) if own else None
-
-
-def layers_to_differentiate(
-    forward: Forward, weights: Weights, batch: Batch, *, rules: Mapping[str, LayerRule], sites: Sites
-) -> frozenset[str]:
-    """Return the layers whose Jacobian their own input and output do not show, by a look at a few data.
-
-    A layer's rule stands when it gives, from what the first datum brings to the layer, the very gradient that reverse
-    mode finds at its parameters, and no other datum's place in the layer has a part in it.
-
-    Parameters
-    ----------
-    forward : callable
-        Maps a batch and weights by site to the `OutputLikelihood`.
-    weights : mapping of site to Tensor
-    batch : tuple of Tensor
-    rules : mapping of layer to LayerRule
-    sites : mapping of layer to mapping of parameter to site
-
-    Returns
-    -------
-    frozenset of str
-
-    Raises
-    ------
-    CurvatureError
-        If a layer's parameters do not shape the output.
-    ModelError
-        If a layer is called twice in one pass.
-    """
-    few = tuple(part[:NUM_LOOKED_AT] for part in batch)
-    leaves = {site: weights[site].detach().clone().requires_grad_() for own in sites.values() for site in own.values()}
-    modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
-    with torch.enable_grad(), plain_attention(), capture_layers(modules) as record:
-        output = forward(few, {**weights, **leaves}).output
-    generator = torch.Generator().manual_seed(0)  # the user's random state stays as it is
-    column = torch.zeros(output.shape, dtype=output.dtype)
-    column[0] = torch.randn(output.shape[1:], generator=generator).to(output.dtype)
-    targets = [*record.outputs.values(), *leaves.values()]
-    found = torch.autograd.grad(output, targets, column.to(output.device), allow_unused=True)
-    came_back = dict(zip(record.outputs, found, strict=False))
-    at_sites = dict(zip(leaves, found[len(record.outputs) :], strict=True))
-    needed = set()
-    for name, rule in rules.items():
-        gradients = {key: at_sites[site] for key, site in sites[name].items()}
-        if all(gradient is None for gradient in gradients.values()):
-            raise CurvatureError(no_data_message(name))
-        expected = rule.join(
-            {
-                key: leaves[sites[name][key]].new_zeros(rule.shapes[key]) if gradient is None else gradient
-                for key, gradient in gradients.items()
-            }
-        )
-        grad = came_back.get(name)
-        if grad is None or not _shown(rule, record.inputs[name], grad, expected=expected, num_data=len(few[0])):
-            needed.add(name)
-    return frozenset(needed)
-
-
-def _shown(
-    rule: LayerRule, layer_input: torch.Tensor, grad: torch.Tensor, *, expected: torch.Tensor, num_data: int
-) -> bool:
-    """Return whether input and output gradient of the first datum give the gradient at the parameters."""
-    if len(layer_input) != num_data or len(grad) != num_data or grad[1:].any():
-        return False
-    found = rule.jacobian(layer_input[:1], grad[None, :1])[0, 0]
-    tolerance = 1e-3 * float(expected.abs().max())
-    return bool((found - expected).abs().max() <= tolerance)

@@ -41,7 +41,7 @@ def symmetric_eigh(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if live.all():
         return _eigh(matrix)
     values = matrix.new_zeros(matrix.shape[:-1])
-    vectors = torch.zeros_like(matrix)
+    vectors = matrix.new_zeros(matrix.shape).mT  # columns in one piece, as LAPACK returns them
     for group, rows in enumerate(live):
         kept, left = rows.nonzero()[:, 0], (~rows).nonzero()[:, 0]
         vectors[group, left, torch.arange(len(left), device=left.device)] = 1
