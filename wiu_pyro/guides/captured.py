@@ -25,6 +25,7 @@ from wiu_pyro.curvature import (
     read,
 )
 from wiu_pyro.errors import CurvatureError
+from wiu_pyro.guides.averaging import AVERAGED
 from wiu_pyro.guides.block_normal import AutoBlockNormal, CurvatureRecord
 from wiu_pyro.guides.data_pass import DataPass, peak_memory_bytes
 from wiu_pyro.nn import run_at
@@ -87,6 +88,8 @@ def captured_batches(
         return read(node["fn"])
 
     def columns(likelihood: OutputLikelihood, batch: tuple[torch.Tensor, ...]) -> Columns:
+        if guide.averaging is not None:
+            return guide.averaging.columns(likelihood, batch)
         if guide.config.curvature == "ggn":
             return HessianColumns(likelihood)
         return likelihood.columns(
@@ -159,7 +162,7 @@ def curvature_record(
     scale = guide.structure.num_data / num_seen / guide.temperature
     seen = totals.log_likelihood
     return CurvatureRecord(
-        guide.config.kind,
+        guide.config.kind if guide.averaging is None else AVERAGED,
         guide.structure.num_data,
         num_seen,
         scale,

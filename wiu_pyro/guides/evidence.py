@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from wiu_pyro.errors import GuideError
+from wiu_pyro.guides.averaging import AVERAGED
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block
 from wiu_pyro.guides.prior_scales import PriorRecord, PriorTuning, Scale, groups_of, match_scales
 
@@ -157,7 +158,7 @@ def log_marginal_likelihood(
     Raises
     ------
     GuideError
-        If the posterior is no Laplace approximation, or the pass over the data saw no labels.
+        If the posterior is no Laplace approximation, its curvature is averaged, or the pass over the data saw no labels.
     PriorError
         If a scale is not positive, a pattern matches nothing, or the structure cannot take such a prior.
 
@@ -172,6 +173,11 @@ def log_marginal_likelihood(
     >>> scale.grad.shape
     torch.Size([])
     """
+    if posterior.curvature is not None and posterior.curvature.kind == AVERAGED:
+        raise GuideError(
+            "Laplace's evidence needs the curvature at the weights' mode, but this one is averaged over outputs. "
+            "Fit with curvature_rounds=0 for it."
+        )
     return Evidence(posterior)(prior_scale)
 
 

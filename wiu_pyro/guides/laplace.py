@@ -34,6 +34,7 @@ from wiu_pyro.curvature import (
     rule_for,
 )
 from wiu_pyro.errors import CurvatureError, LikelihoodError, ModelError, PriorError
+from wiu_pyro.guides.averaging import Averaging
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.captured import captured_batches, curvature_record, name_zero_layers
 from wiu_pyro.guides.cost import Cost, LayerCost, full_cost
@@ -96,6 +97,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)
         self.config = config
         self.tuning = read_tuning(tune_prior, tune_per, tune_when)
+        self.averaging: Averaging | None = None  # set while a curvature is averaged over outputs
         self._differentiated: frozenset[str] = frozenset()  # layers whose inputs and outputs show no Jacobian
         self._shows_jacobians = True  # whether the output whose Jacobian is meant is known
 
@@ -243,6 +245,8 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         totals.sizes = portions.sizes
         show = partial(captured_batches, self, rules=rules, totals=totals, portions=portions, truncation=truncation)
         data.go_over(parts, show, totals)
+        if self.averaging is not None:
+            self.averaging.blend(parts)
         zeros = [layer for name, part in parts.items() for layer in part.zero_layers(name)]
         name_zero_layers(zeros, len(rules), refused=self.config.zero_curvature == "error")
         lost = 0.0 if truncation is None else max(data.processes.gather(max(truncation.lost.values(), default=0.0)))

@@ -35,6 +35,9 @@ class FitConfig:
         Data per batch of the curvature pass, for tensors and Datasets.
     checkpoint : str or Path or None
         For a Laplace guide: a file that holds the curvature pass under way; see `laplace_approximation`.
+    curvature_rounds : int
+        For a Laplace guide: at most so many rounds of a curvature averaged over the posterior's outputs, see
+        `average_curvature`; 0 leaves it at the point estimate.
     progress : bool
         Show a progress bar on stderr.
     tune_prior, tune_per, tune_when : str or None
@@ -49,6 +52,7 @@ class FitConfig:
     max_norm: float | None = None
     curvature_batch_size: int = 512
     checkpoint: str | Path | None = None
+    curvature_rounds: int = 0
     progress: bool = False
     tune_prior: str | None = None
     tune_per: str | None = None
@@ -65,6 +69,8 @@ def read_config(options: dict[str, Any]) -> FitConfig:
     for name in ("batch_size", "curvature_batch_size"):
         if getattr(config, name) < 1:
             raise DataError(f"{name} must be at least 1, but is {getattr(config, name)}. Pass for example 128.")
+    if config.curvature_rounds < 0:
+        raise GuideError(f"curvature_rounds must be 0 or more, but is {config.curvature_rounds}. 0 does no averaging.")
     for name in ("learning_rate", "temperature", "max_norm"):
         value = getattr(config, name)
         if value is not None and not (math.isfinite(value) and value > 0):

@@ -19,6 +19,7 @@ from wiu_pyro.errors import CostError, CurvatureError, FitError, GuideError
 from wiu_pyro.guides.block_normal import CurvatureRecord
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.infer.averaged_curvature import average_curvature
 from wiu_pyro.infer.checks import check_batch
 from wiu_pyro.infer.config import FitConfig
 from wiu_pyro.infer.online_tuning import OnlineTuning, untuned
@@ -235,9 +236,11 @@ class Run:
             batches = as_batches(data, batch_size=self.config.curvature_batch_size, device=self.device)
             by_held_out = self.guide.tuning is not None and self.guide.tuning.by == "cross-validation"
             with untuned(self.guide) if by_held_out else nullcontext():  # then it is tuned afterwards
-                return self.guide.laplace_approximation(
+                posterior = self.guide.laplace_approximation(
                     batches, checkpoint=self.config.checkpoint, progress=self.config.progress
                 )
+                rounds = self.config.curvature_rounds
+                return average_curvature(self.guide, posterior, batches, rounds=rounds) if rounds else posterior
         if isinstance(self.guide, AutoLaplaceApproximation):
             return _pyro_laplace(self.guide, data, self.device)
         return self.guide
