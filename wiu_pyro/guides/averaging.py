@@ -1,8 +1,8 @@
 """Curvature averaged over a posterior's outputs, in place of the curvature at the weights' mode.
 
 At the mode of a sure classifier the likelihood's Hessian is almost zero, and a Laplace approximation is too wide. The
-best Gaussian for the linearised network has the precision Q + Σ_n J_n' E_q[H(f_n)] J_n, with H averaged over the posterior's
-own outputs (Opper and Archambeau 2009, equation 8): a fixed point, here reached in damped rounds, each a step of
+best Gaussian for the linearised network has the precision Q + Σ_n J_n' E_q[H(f_n)] J_n, with H averaged over the
+posterior's own outputs (Opper and Archambeau 2009): a fixed point, here reached in damped rounds, each a step of
 variational online Newton (Khan and Rue 2023). An output f drawn from q and a label y drawn at f give a column
 dl/df(f, y), and E[dl/df dl/df'] = E_q[H(f)]: an averaged curvature costs as many columns as draws.
 """

@@ -158,7 +158,7 @@ def log_marginal_likelihood(
     Raises
     ------
     GuideError
-        If the posterior is no Laplace approximation, its curvature is averaged, or the pass over the data saw no labels.
+        If the posterior is no Laplace approximation, its curvature is averaged, or the pass saw no labels.
     PriorError
         If a scale is not positive, a pattern matches nothing, or the structure cannot take such a prior.
 

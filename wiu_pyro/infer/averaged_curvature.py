@@ -79,9 +79,10 @@ def average_curvature(
         present = following
         if len(history) > 1 and abs(history[-1] / history[-2] - 1) < SETTLED:
             return present
+    before = f"from {history[-2]:.3g} " if rounds > 1 else ""
     warnings.warn(
-        f"The averaged curvature was to settle, but after {rounds} rounds the outputs' variance went from "
-        f"{history[-2] if rounds > 1 else float('nan'):.3g} to {history[-1]:.3g}. Allow more: curvature_rounds={2 * rounds}.",
+        f"The averaged curvature was to settle, but after {rounds} rounds the outputs' variance went {before}to "
+        f"{history[-1]:.3g}. Allow more: curvature_rounds={2 * rounds}.",
         stacklevel=2,
     )
     return present

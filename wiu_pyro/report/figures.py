@@ -51,8 +51,8 @@ NOTES = {
     "input-map": "Where the images never vary, the data say nothing and the sd stays at the prior's.",
     "magnitude": "Sizes and sds are relative to the prior's sd; both axes are the same for all layers. Where the line "
     "leaves the grey band, the sd depends on the size beyond chance.",
-    "identification": "A weight is unidentified where the KL of its posterior from its prior is next to nothing. A unit "
-    "in full colour has only such weights.",
+    "identification": "A weight is unidentified where the KL of its posterior from its prior is next to nothing. A "
+    "unit in full colour has only such weights.",
     "loss": "−ELBO summed over the data, by epoch; the sentence is the fit's own verdict. It compares the means over "
     "the last tenth of the epochs and the tenth before, and the same of the epochs before the learning rate falls.",
     "reliability": "Accuracy against confidence: on the diagonal, the probabilities can be taken at their word.",
