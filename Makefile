@@ -45,7 +45,7 @@ docs: $(VENV)/.done-docs
 	@echo "Open docs/_build/html/index.html"
 
 bench: $(VENV)/.done-test
-	$(BIN)/python -m tests.benchmarks
+	OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} $(BIN)/python -m tests.benchmarks
 
 test-arviz1:
 	@python=$$(PYTHON= .ci/find-python 3.12) || { \

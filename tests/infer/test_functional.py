@@ -28,7 +28,7 @@ from wiu_pyro.nn import BayesianNetwork, Normal, as_batches
 # torch warns of an even kernel under padding="same": it pads more on one side, which is what is tested
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
-    pytest.mark.filterwarnings("ignore:e?kfac covers Linear and convolutions"),  # the others have a diagonal, tested too
+    pytest.mark.filterwarnings("ignore:e?kfac covers Linear and convolutions"),  # the rest: a diagonal
 ]
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])

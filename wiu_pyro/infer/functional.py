@@ -30,7 +30,7 @@ from wiu_pyro.nn import Batches, run_at
 __all__ = ["FunctionalBatch", "functional_distribution"]
 
 FIRST_ROWS = 8  # data in the first part of a batch, which shows how many elements a datum's gradients have
-GRAD_ELEMENTS = {"cpu": 2**21}  # gradients held at once: what stays in a processor's cache, 8 MB in float32
+GRAD_ELEMENTS = {"cpu": 2**23}  # gradients held at once: 32 MB in float32, about a processor's last cache
 OTHER_GRAD_ELEMENTS = 2**27  # on other devices
 
 
@@ -125,7 +125,7 @@ def functional_distribution(
 
 @dataclass
 class _Parts:
-    """Batches cut into parts whose gradients stay in cache, and what is known of the parts of the present batch."""
+    """Batches cut into parts of bounded gradients, and what is known of the parts of the present batch."""
 
     batches: Batches
     rows: int = FIRST_ROWS
