@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from wiu_pyro.curvature import CategoricalOutput, CurvaturePass, capture_layers, refuse_training_mode
+from tests.curvature.networks import build, captured, rules_of
+from wiu_pyro.curvature import (
+    CategoricalOutput,
+    CurvaturePass,
+    FullLayerCurvature,
+    HessianColumns,
+    KroneckerFactors,
+    Portions,
+    capture_layers,
+    refuse_training_mode,
+)
 from wiu_pyro.errors import CurvatureError, DataError, ModelError
 
 X = torch.ones(2, 3)
@@ -70,3 +80,48 @@ def test_batch_norm_without_running_statistics_is_refused_in_evaluation_too():
     net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, track_running_stats=False)).eval()
     with pytest.raises(CurvatureError, match=r"'1' \(BatchNorm1d\) normalises by the batch"):
         refuse_training_mode(net)
+
+
+PORTIONS = {
+    "a column at a time": Portions(10**9, 1, by_data=False),
+    "a datum at a time": Portions(1, 10**9, alone=False),
+    "columns of a few data": Portions(1, 1),
+}
+
+
+@pytest.mark.parametrize("kind", [KroneckerFactors, FullLayerCurvature])
+@pytest.mark.parametrize("portions", PORTIONS)
+@pytest.mark.parametrize("name", ["mlp", "conv", "sequence"])
+def test_sums_of_portions_are_those_of_the_whole_batch(name, portions, kind, monkeypatch):
+    monkeypatch.setattr("wiu_pyro.curvature.backward.FEWEST_ROWS", 1)
+    monkeypatch.setattr("wiu_pyro.curvature.backward.FIRST_ROWS", 1)
+    net, x = build(name)
+    rules = {layer: rule for layer, rule in rules_of(net).items() if kind.covers(rule)}
+    whole, parts = ({layer: kind(rule) for layer, rule in rules.items()} for _ in range(2))
+    shown = captured(net, x, lambda likelihood, _: HessianColumns(likelihood))
+    passed = CurvaturePass(lambda batch: CategoricalOutput(net(batch[0])), {k: one.module for k, one in rules.items()})
+    count = 0
+    for some in passed.run([(x,)], lambda likelihood, _: HessianColumns(likelihood), portions=PORTIONS[portions]):
+        count += 1
+        for layer, one in parts.items():
+            one.take(layer, some)
+    assert count > 1
+    for layer, one in whole.items():
+        one.take(layer, shown)
+        for key, value in one.sums().items():
+            torch.testing.assert_close(parts[layer].sums()[key], value)
+
+
+def test_images_of_one_channel_keep_the_usual_strides():
+    """A channels-last view of them passes for contiguous, and convolutions then answer in channels-last."""
+    seen = []
+    x = torch.ones(4, 5, 5)[:, :, :, None].permute(0, 3, 1, 2)
+    assert x.stride() != (25, 25, 5, 1)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(25, 3))
+
+    def forward(batch: tuple[torch.Tensor, ...]) -> CategoricalOutput:
+        seen.append(batch[0].stride())
+        return CategoricalOutput(net(batch[0]))
+
+    list(CurvaturePass(forward, {"1": net[1]}).run([(x,)], lambda likelihood, _: likelihood.sqrt_hessian()))
+    assert seen == [(25, 25, 5, 1)]

@@ -36,6 +36,38 @@ def test_sqrt_hessian_squares_to_the_hessian_of_the_loss(case):
     torch.testing.assert_close(found, expected)
 
 
+def test_columns_come_in_slices(case):
+    likelihood, *_ = case
+    roots = likelihood.sqrt_hessian()
+    assert len(roots) == likelihood.num_columns
+    for start in range(likelihood.num_columns):
+        torch.testing.assert_close(likelihood.sqrt_hessian(slice(start, start + 1)), roots[start : start + 1])
+    torch.testing.assert_close(likelihood.sqrt_hessian(slice(1, 7)), roots[1:])
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+def test_categorical_needs_a_column_less_than_it_has_classes(num_classes):
+    output = torch.randn(4, num_classes, generator=torch.Generator().manual_seed(0))
+    assert CategoricalOutput(output).sqrt_hessian().shape == (num_classes - 1, 4, num_classes)
+
+
+def test_single_class_has_no_curvature():
+    assert not CategoricalOutput(torch.randn(4, 1)).sqrt_hessian().any()
+
+
+@pytest.mark.parametrize("spread", [1.0, 20.0, 80.0, 300.0])
+def test_columns_of_a_sure_network_keep_their_relative_precision(spread):
+    """In float32, with probabilities down to underflow, against float64; p − p² would lose all digits."""
+    output = spread * torch.randn(50, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).float()
+    roots = CategoricalOutput(output).sqrt_hessian()
+    assert torch.isfinite(roots).all()
+    probs = torch.softmax(output.double(), -1)
+    others = torch.stack([probs[:, [j for j in range(6) if j != k]].sum(-1) for k in range(6)], -1)
+    kept = probs * others > 1e-30
+    found = roots.double().square().sum(0)
+    torch.testing.assert_close(found[kept], (probs * others)[kept], rtol=2e-4, atol=0.0)
+
+
 def test_residual_is_the_gradient_of_the_loss(case):
     likelihood, loss, labels = case
     expected = torch.stack([torch.func.grad(loss)(output, label) for output, label in zip(OUTPUT, labels)])

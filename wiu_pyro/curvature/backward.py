@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -27,35 +28,67 @@ class Portions:
     Attributes
     ----------
     elements : int
-        Of the gradients at all layers' outputs, about.
+        Of the gradients at all layers' outputs, about: of one column, by which the data are divided; or of all columns
+        where work on the inputs is shared by them.
+    column_elements : int
+        Of the gradients that are held at once, by which the columns are divided.
+    alone : bool
+        Whether each column's gradients are used alone.
     by_data : bool
-        Take few data and all their columns, else all data and few columns: where work on the inputs is shared by the
-        columns, the former; where each column's gradients are used alone, the latter has less to do.
+        Whether data of a batch may go apart.
     sizes : list of int
-        What passes have found of the gradients of all columns of a datum. A pass that goes on after a stop needs them
-        to take the same parts.
+        What passes have found of the gradients of a datum. A pass that goes on after a stop needs them to take the
+        same parts.
     """
 
     elements: int
-    by_data: bool = False
+    column_elements: int
+    alone: bool = True
+    by_data: bool = True
     sizes: list[int] = field(default_factory=list, compare=False)
 
     @classmethod
-    def fitting(cls, device: torch.device, *, alone: bool) -> Portions:
-        """Return what suits a device; `alone` says whether each column's gradients are used alone."""
-        if device.type != "cpu":
-            return cls(GPU_GRADS)
-        return cls(CACHED_GRADS) if alone else cls(2 * CACHED_GRADS, by_data=True)
+    def fitting(cls, device: torch.device, *, alone: bool, by_data: bool = True) -> Portions:
+        """Return what suits a device.
 
-    def data_parts(self, batch: Batch, sizes: list[int]) -> Iterator[Batch]:
-        """Yield a batch in parts.
+        Parameters
+        ----------
+        device : device
+        alone : bool
+            Whether each column's gradients are used alone; else work on the inputs is shared by the columns at hand.
+        by_data : bool
+            Whether data of a batch may go apart: not where labels are sampled for all of them.
+
+        Returns
+        -------
+        Portions
+        """
+        if device.type != "cpu":
+            return cls(GPU_GRADS, GPU_GRADS, alone=alone, by_data=False)
+        if alone:
+            return cls(sys.maxsize, CACHED_GRADS, by_data=False)  # many data and few columns: fewest calls
+        return cls(2 * CACHED_GRADS, 16 * CACHED_GRADS, alone=False, by_data=by_data)
+
+    @classmethod
+    def whole(cls) -> Portions:
+        """Return portions that take a batch and all its columns at once."""
+        return cls(sys.maxsize, sys.maxsize, by_data=False)
+
+    @property
+    def rows(self) -> int:
+        """The most data that go at once."""
+        if not self.by_data:
+            return sys.maxsize
+        return max(FEWEST_ROWS, self.elements // max(1, self.sizes[-1])) if self.sizes else FIRST_ROWS
+
+    def data_parts(self, batch: Batch, *, most: int | None = None) -> Iterator[Batch]:
+        """Yield a batch in parts; until `note` has been called they are small.
 
         Parameters
         ----------
         batch : tuple of Tensor
-        sizes : list of int
-            Elements of the gradients of all columns of a datum; of its last entry each part is cut, and whoever uses
-            the parts appends to it. While it is empty, parts are small.
+        most : int, optional
+            Data of a part; `rows` when None.
 
         Yields
         ------
@@ -63,15 +96,17 @@ class Portions:
         """
         start = 0
         while start < len(batch[0]):
-            rows = max(FEWEST_ROWS, self.elements // max(1, sizes[-1])) if sizes else FIRST_ROWS
-            stop = start + rows if self.by_data else len(batch[0])
+            stop = min(len(batch[0]), start + (most or self.rows))
             yield tuple(part[start:stop] for part in batch)
             start = stop
 
+    def note(self, size: int, num_columns: int) -> None:
+        """Note how many elements the gradients of one column have for a datum."""
+        self.sizes[:] = [size if self.alone else size * num_columns]
+
     def column_parts(self, columns: Columns, size: int) -> Iterator[torch.Tensor]:
         """Yield columns in parts, shapes (columns, batch, outputs); `size` is that of the gradients of one column."""
-        most = self.elements if not self.by_data else 8 * self.elements
-        step = max(1, most // max(1, size))
+        step = max(1, self.column_elements // max(1, size))
         for start in range(0, len(columns), step):
             yield columns[start : start + step]
 
@@ -143,7 +178,9 @@ def gradients(
                 found[place] = grad[None]
             elif grad is not None:
                 if number == 0:
-                    found[place] = _room(buffers, place, (len(columns), *grad.shape), like=grad)
+                    # a datum's columns side by side: a layer's products take them together
+                    shape = (len(grad), len(columns), *grad.shape[1:])
+                    found[place] = _room(buffers, place, shape, like=grad).transpose(0, 1)
                 found[place][number].copy_(grad)  # type: ignore[index]
     return found
 

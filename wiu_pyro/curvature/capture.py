@@ -189,22 +189,20 @@ class CurvaturePass:
         DataError
             If an output is not finite.
         """
-        sizes: list[int] = [] if portions is None else portions.sizes  # of the gradients of a datum
+        portions = portions or Portions.whole()
         buffers: dict[int, torch.Tensor] = {}
         for index, batch in zip(itertools.count() if numbers is None else numbers, batches, strict=False):
-            for part in (batch,) if portions is None else portions.data_parts(batch, sizes):
-                if truncation is not None and not truncation.next_is_whole():
-                    yield from self._truncated(part, columns, truncation=truncation, index=index)
-                    continue
+            if truncation is not None and not truncation.next_is_whole():
+                for part in portions.data_parts(batch, most=truncation.most_rows):
+                    yield from self._truncated(part, columns, truncation=truncation, portions=portions, index=index)
+                continue
+            for part in portions.data_parts(batch):
                 likelihood, record = self._look(self.forward, part, index=index)
                 vectors = columns(likelihood, part)
-                if portions is None:
-                    shown = self._backwards(part, likelihood, record, columns=(vectors[:],))
-                else:
-                    size = sum(record.outputs[name].numel() for name in self.layers)
-                    sizes[:] = [len(vectors) * size // len(part[0])]
-                    in_parts = portions.column_parts(vectors, size)
-                    shown = self._backwards(part, likelihood, record, columns=in_parts, buffers=buffers)
+                size = sum(record.outputs[name].numel() for name in self.layers)
+                portions.note(size // len(part[0]), len(vectors))
+                in_parts = portions.column_parts(vectors, size)
+                shown = self._backwards(part, likelihood, record, columns=in_parts, buffers=buffers)
                 yield from shown if truncation is None else _audited(shown, vectors, truncation)
 
     def _look(
@@ -226,6 +224,7 @@ class CurvaturePass:
         columns: Callable[[OutputLikelihood, tuple[torch.Tensor, ...]], Columns],
         *,
         truncation: ColumnTruncation,
+        portions: Portions,
         index: int,
     ) -> Iterator[CapturedBatch]:
         """Yield the inputs of all data, then the columns worth it, of data that need as many together."""
@@ -234,10 +233,12 @@ class CurvaturePass:
             vectors = columns(likelihood, batch)[:]
         yield CapturedBatch(likelihood, dict(record.inputs), {})
         del record
-        for group in truncation.groups(vectors):
+        for group in truncation.groups(vectors, most=portions.rows):
             part = tuple(one[group.rows] for one in batch)
             likelihood, record = self._look(self.again or self.forward, part, index=index)
-            yield from self._backwards(part, likelihood, record, columns=(group.columns,), is_first=False)
+            size = sum(record.outputs[name].numel() for name in self.layers)
+            in_parts = portions.column_parts(group.columns, size)
+            yield from self._backwards(part, likelihood, record, columns=in_parts, is_first=False)
 
     def _backwards(
         self,
@@ -283,7 +284,8 @@ def _audited(shown: Iterable[CapturedBatch], columns: Columns, truncation: Colum
         for name, grad in captured.grads.items():
             weights.setdefault(name, []).append(grad.flatten(2).square().sum(-1))
         yield captured
-    truncation.audit(columns[:].square().sum(-1), {name: torch.cat(parts) for name, parts in weights.items()})
+    norms = [columns[number : number + 1].square().sum(-1) for number in range(len(columns))]
+    truncation.audit(torch.cat(norms), {name: torch.cat(parts) for name, parts in weights.items()})
 
 
 def _plain_strides(part: torch.Tensor) -> torch.Tensor:

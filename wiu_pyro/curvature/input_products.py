@@ -16,38 +16,50 @@ import torch
 from wiu_pyro.curvature.gram import add_gram
 from wiu_pyro.curvature.rules import Conv2dRule, MatrixRule
 
-__all__ = ["add_input_products"]
+__all__ = ["InputProducts"]
 
 MAX_PATCH_ELEMENTS = 2**21  # laid out at once: 8 MB in float32, within reach of a processor's cache
 MAX_ROW_ELEMENTS = 2**23  # of the row products
 
 
-def add_input_products(
-    total: torch.Tensor | float, rule: MatrixRule, layer_input: torch.Tensor
-) -> tuple[torch.Tensor, int]:
-    """Add Σ a a' over data and positions to a total.
+class InputProducts:
+    """The sum Σ a a' of one layer, over data and positions.
 
     Parameters
     ----------
-    total : Tensor, shape (groups, in, in), or 0.0
-        0.0 for none yet.
     rule : MatrixRule
-    layer_input : Tensor, shape (batch, *input_shape)
-
-    Returns
-    -------
-    total : Tensor, shape (groups, in, in)
-    uses : int
-        Data times positions added.
     """
-    if _rows_pay(rule, layer_input):
-        products, uses = _by_rows(rule, layer_input)  # type: ignore[arg-type]
-        return total + products, uses
-    num_patches = rule.patches(layer_input[:1]).shape[2] if len(layer_input) else 0
-    step = max(1, MAX_PATCH_ELEMENTS // (num_patches * rule.groups * rule.in_features)) if num_patches > 1 else None
-    for part in layer_input.split(step or max(1, len(layer_input))):
-        total = _add_patches(total, rule, part)
-    return total, len(layer_input) * num_patches  # type: ignore[return-value]
+
+    def __init__(self, rule: MatrixRule) -> None:
+        self.rule = rule
+        self._total: torch.Tensor | float = 0.0
+        self._rows: _RowProducts | None = None
+
+    def add(self, layer_input: torch.Tensor) -> int:
+        """Add some data, shape (batch, *input_shape), and return how many uses of the weights that is."""
+        if _rows_pay(self.rule, layer_input):
+            if self._rows is not None and not self._rows.takes(layer_input):
+                self.total()
+            if self._rows is None:
+                self._rows = _RowProducts(self.rule, layer_input)  # type: ignore[arg-type]
+            return self._rows.add(layer_input)
+        positions = self.rule.patches(layer_input[:1]).shape[2] if len(layer_input) else 0
+        step = len(layer_input)
+        if positions > 1:
+            step = MAX_PATCH_ELEMENTS // (positions * self.rule.groups * self.rule.in_features)
+        for part in layer_input.split(max(1, step)):
+            self._total = _add_patches(self._total, self.rule, part)
+        return len(layer_input) * positions
+
+    def total(self) -> torch.Tensor | float:
+        """Return the sum, shape (groups, in, in); 0.0 before any data."""
+        if self._rows is not None:
+            self._total, self._rows = self._total + self._rows.matrix(), None
+        return self._total
+
+    def load(self, total: torch.Tensor | float) -> None:
+        """Put another sum in the place of this one."""
+        self._total, self._rows = total, None
 
 
 def _add_patches(total: torch.Tensor | float, rule: MatrixRule, layer_input: torch.Tensor) -> torch.Tensor:
@@ -66,49 +78,86 @@ def _add_patches(total: torch.Tensor | float, rule: MatrixRule, layer_input: tor
     return total
 
 
-def _rows_pay(rule: MatrixRule, layer_input: torch.Tensor) -> bool:
-    """Return whether a layer's row products can be had, fit, and take less arithmetic than patches."""
+def _rows_cover(rule: MatrixRule, layer_input: torch.Tensor) -> bool:
+    """Return whether a layer's products can be read off those of its rows of pixels."""
     if not isinstance(rule, Conv2dRule) or "weight" not in rule.shapes or layer_input.dim() != 4:
         return False
     conv: Any = rule.module
-    if rule.groups > 1 or set(conv.stride) != {1} or set(conv.dilation) != {1}:
+    return rule.groups == 1 and set(conv.stride) == {1} and set(conv.dilation) == {1}
+
+
+def _rows_pay(rule: MatrixRule, layer_input: torch.Tensor) -> bool:
+    """Return whether row products also fit, and take less arithmetic than patches."""
+    if not _rows_cover(rule, layer_input):
         return False
+    conv: Any = rule.module
     (high, wide), channels = conv.kernel_size, layer_input.shape[1]
     left, right, top, bottom = conv._reversed_padding_repeated_twice
     height, width = layer_input.shape[2] + top + bottom, layer_input.shape[3] + left + right
     rows = high * height * (width * channels) ** 2
     patches = (height - high + 1) * (width - wide + 1) * (channels * high * wide) ** 2
-    return rows <= MAX_ROW_ELEMENTS and rows < patches and min(height - high, width - wide) >= 0
+    return rows <= MAX_ROW_ELEMENTS and rows < patches
 
 
-def _by_rows(rule: Conv2dRule, layer_input: torch.Tensor) -> tuple[torch.Tensor, int]:
-    conv: Any = rule.module
-    high, wide = conv.kernel_size
-    pixels = rule.padded(layer_input).permute(2, 0, 3, 1).contiguous()  # (height, batch, width, channels)
-    height, batch, width, channels = pixels.shape
-    tall, long = height - high + 1, width - wide + 1  # positions
-    flat = pixels.flatten(2)  # (height, batch, width * channels)
-    # products[d, u]: Σ_n of row u with row u + d; zero where that is beyond the last
-    products = flat.new_zeros(high, height, width * channels, width * channels)
-    for below in range(high):
-        torch.bmm(flat[: height - below].mT, flat[below:], out=products[below, : height - below])
-    blocks = products.new_empty(high, wide, channels, high, wide, channels)
-    common = products[:, high - 1 : tall].sum(1)  # the rows that every kernel row's window has
-    for upper in range(high):
-        window = products[: high - upper, upper : upper + tall]
-        if tall >= high:
-            window = torch.cat([window[:, : high - 1 - upper], window[:, tall - upper :]], 1)
-            summed = window.sum(1) + common[: high - upper]
-        else:
+class _RowProducts:
+    """Products of rows of pixels of a convolution's input, summed over the data.
+
+    Attributes
+    ----------
+    products : Tensor, shape (kernel height, height, width * channels, width * channels)
+        Of row u with row u + d, at [d, u]; zero where that is beyond the last.
+    sums : Tensor, shape (height, width * channels)
+        Of the pixels themselves.
+    """
+
+    def __init__(self, rule: Conv2dRule, layer_input: torch.Tensor) -> None:
+        conv: Any = rule.module
+        self.rule, self.kernel, self.shape = rule, conv.kernel_size, layer_input.shape[1:]
+        padded = rule.padded(layer_input[:1])
+        self.channels, self.height, self.width = padded.shape[1:]
+        across = self.width * self.channels
+        self.products = padded.new_zeros(self.kernel[0], self.height, across, across)
+        self.sums = padded.new_zeros(self.height, across)
+        self.uses = 0
+
+    def takes(self, layer_input: torch.Tensor) -> bool:
+        """Return whether data are images of the same size and type."""
+        return layer_input.shape[1:] == self.shape and layer_input.dtype == self.sums.dtype
+
+    def add(self, layer_input: torch.Tensor) -> int:
+        """Add some data, and return how many uses of the weights that is."""
+        rows = self.rule.padded(layer_input).permute(2, 0, 3, 1).flatten(2)  # (height, batch, width * channels)
+        for below in range(self.kernel[0]):
+            kept = self.height - below
+            self.products[below, :kept].baddbmm_(rows[:kept].mT, rows[below:])
+        self.sums += rows.sum(1)
+        uses = rows.shape[1] * (self.height - self.kernel[0] + 1) * (self.width - self.kernel[1] + 1)
+        self.uses += uses
+        return uses
+
+    def matrix(self) -> torch.Tensor:
+        """Return Σ a a', shape (1, in, in)."""
+        high, wide = self.kernel
+        tall, long = self.height - high + 1, self.width - wide + 1  # positions
+        blocks = self.products.new_empty(high, wide, self.channels, high, wide, self.channels)
+        common = self.products[:, high - 1 : tall].sum(1)  # of the rows that every kernel row's window has
+        for upper in range(high):
+            window = self.products[: high - upper, upper : upper + tall]
+            if tall >= high:
+                window = torch.cat([window[:, : high - 1 - upper], window[:, tall - upper :]], 1)
             summed = window.sum(1)  # (below, width * channels, width * channels)
-        pairs = _along_width(summed.view(-1, width, channels, width, channels), wide, long)
-        blocks[upper, :, :, upper:] = pairs.permute(1, 2, 0, 3, 4)
-        blocks[upper:, :, :, upper] = pairs.permute(0, 3, 4, 1, 2)
-    # (high, wide, channels) twice -> (channels, high, wide), as the weight has it
-    matrix = blocks.permute(2, 0, 1, 5, 3, 4).reshape(1, channels * high * wide, -1)
-    if "bias" in rule.shapes:
-        matrix = _with_bias(matrix, flat.sum(1).view(height, width, channels), (high, wide), count=batch * tall * long)
-    return matrix, batch * tall * long
+            if tall >= high:
+                summed += common[: high - upper]
+            apart = summed.view(-1, self.width, self.channels, self.width, self.channels)
+            pairs = _along_width(apart, wide, long)
+            blocks[upper, :, :, upper:] = pairs.permute(1, 2, 0, 3, 4)
+            blocks[upper:, :, :, upper] = pairs.permute(0, 3, 4, 1, 2)
+        # (high, wide, channels) twice -> (channels, high, wide), as the weight has it
+        matrix = blocks.permute(2, 0, 1, 5, 3, 4).reshape(1, self.channels * high * wide, -1)
+        if "bias" not in self.rule.shapes:
+            return matrix
+        sums = self.sums.view(self.height, self.width, self.channels)
+        return _with_bias(matrix, sums, self.kernel, count=self.uses)
 
 
 def _along_width(products: torch.Tensor, wide: int, long: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch
 from typing_extensions import override
 
 from wiu_pyro.curvature.gram import add_gram
-from wiu_pyro.curvature.input_products import add_input_products
+from wiu_pyro.curvature.input_products import InputProducts
 from wiu_pyro.curvature.layer_curvature import LayerCurvature
 from wiu_pyro.curvature.rules import LayerRule, MatrixRule
 from wiu_pyro.errors import PriorError
@@ -50,7 +50,7 @@ class KroneckerFactors(LayerCurvature):
         super().__init__(rule)
         self.weight_sharing = weight_sharing
         self.grad_factor: torch.Tensor | float = 0.0
-        self.input_sum: torch.Tensor | float = 0.0
+        self._products = InputProducts(rule)
         self.uses = torch.zeros((), dtype=torch.float64)
 
     @classmethod
@@ -79,10 +79,10 @@ class KroneckerFactors(LayerCurvature):
     def add_inputs(self, layer_input: torch.Tensor) -> None:
         if self.weight_sharing == "reduce":
             means = self.rule.inputs(layer_input).mean(2)  # (batch, groups, in)
-            self.input_sum, uses = add_gram(self.input_sum, means.transpose(0, 1)), len(means)
+            self.input_sum = add_gram(self.input_sum, means.transpose(0, 1))
+            self.uses = self.uses + len(means)
         else:
-            self.input_sum, uses = add_input_products(self.input_sum, self.rule, layer_input)
-        self.uses = self.uses + uses
+            self.uses = self.uses + self._products.add(layer_input)
 
     @override
     def add_columns(self, layer_input: torch.Tensor, grads: torch.Tensor) -> None:
@@ -91,10 +91,19 @@ class KroneckerFactors(LayerCurvature):
             outputs = outputs.sum(3, keepdim=True)
         positions, out = outputs.shape[3:]
         if positions >= out > 1:  # a small product for each datum is less than another order of what it is made of
-            each = outputs.flatten(0, 1)  # (columns * batch, groups, positions, out)
+            each = outputs.transpose(0, 1).flatten(0, 1)  # (columns * batch, groups, positions, out)
             self.grad_factor = self.grad_factor + (each.mT @ each).sum(0)
         else:
-            self.grad_factor = add_gram(self.grad_factor, outputs.permute(2, 0, 1, 3, 4).flatten(1, 3))
+            self.grad_factor = add_gram(self.grad_factor, outputs.permute(2, 1, 0, 3, 4).flatten(1, 3))
+
+    @property
+    def input_sum(self) -> torch.Tensor | float:
+        """Σ over data and ("expand") positions of a a', shape (groups, in, in); 0.0 before any data."""
+        return self._products.total()
+
+    @input_sum.setter
+    def input_sum(self, value: torch.Tensor | float) -> None:
+        self._products.load(value)
 
     @property
     def input_factor(self) -> torch.Tensor:

@@ -18,6 +18,7 @@ AUDIT_EVERY = 16  # batches
 AUDITS_KEPT = 16  # the last, from which the norm is chosen
 SAFETY = 0.5  # part of the tolerance that is used up where it was measured
 SMALLEST_GROUP = 48  # data that go backwards together
+MAX_ELEMENTS = 2**24  # of the columns looked at together
 
 
 @dataclass(frozen=True)
@@ -83,24 +84,24 @@ class ColumnTruncation:
         weights : mapping of str to Tensor, shape (columns, batch)
             By layer, squared norms of the gradients they became.
         """
-        norms, weights = norms.flatten(), {layer: each.flatten().double() for layer, each in weights.items()}
+        weights = {layer: each.double() for layer, each in weights.items()}
         if self.threshold is not None:
             dropped = norms < self.threshold
             for layer, each in weights.items():
                 lost, whole = self._sums.get(layer, (0.0, 0.0))
                 self._sums[layer] = (lost + each[dropped].sum().item(), whole + each.sum().item())
-        self.num_columns += len(norms)
-        self.num_kept += len(norms)
+        self.num_columns += norms.numel()
+        self.num_kept += norms.numel()
         self._audits = [*self._audits, (norms, weights)][-AUDITS_KEPT:]
         self._choose()
 
     def _choose(self) -> None:
-        norms = torch.cat([norms for norms, _ in self._audits])
+        norms = torch.cat([norms.flatten() for norms, _ in self._audits])
         order = norms.argsort()
         worst = torch.zeros(len(norms), dtype=torch.float64, device=norms.device)
         parts = {}
         for layer in self._audits[0][1]:
-            each = torch.cat([weights[layer] for _, weights in self._audits])[order]
+            each = torch.cat([weights[layer].flatten() for _, weights in self._audits])[order]
             parts[layer] = each.cumsum(0) / each.sum().clamp_min(torch.finfo(torch.float64).tiny)
             worst = torch.maximum(worst, parts[layer])
         dropped = int((worst <= SAFETY * self.tolerance).sum())
@@ -108,31 +109,40 @@ class ColumnTruncation:
         self.threshold = norms[order[dropped]].item()
         self._chosen = {layer: part[dropped - 1].item() if dropped else 0.0 for layer, part in parts.items()}
 
-    def groups(self, columns: torch.Tensor) -> Iterator[Group]:
+    @property
+    def most_rows(self) -> int:
+        """The most data whose columns are looked at together."""
+        num_columns = max((norms.shape[0] for norms, _ in self._audits), default=1)
+        return max(1, MAX_ELEMENTS // num_columns**2)
+
+    def groups(self, columns: torch.Tensor, *, most: int) -> Iterator[Group]:
         """Yield the data of a batch that need columns at all, by how many.
 
         Parameters
         ----------
         columns : Tensor, shape (columns, batch, outputs)
+        most : int
+            Data of a group.
 
         Yields
         ------
         Group
         """
         norms, by_norm = columns.square().sum(-1).sort(0, descending=True)
-        needed, order = (norms >= self.threshold).sum(0).sort(descending=True)
+        needed, order = (norms >= (self.threshold or 0.0)).sum(0).sort(descending=True)
         counts = needed.tolist()
         self.num_columns += norms.numel()
         stop, num = 0, sum(count > 0 for count in counts)
         while stop < num:
-            start, most = stop, counts[stop]
-            stop = min(start + SMALLEST_GROUP, num)
-            while stop < num and counts[stop] == most:
+            start, count = stop, counts[stop]
+            end = min(num, start + most)
+            stop = min(start + SMALLEST_GROUP, end)
+            while stop < end and counts[stop] == count:
                 stop += 1
             if num - stop < SMALLEST_GROUP // 2:
                 stop = num
             rows = order[start:stop]
-            places = by_norm[:most, rows]
+            places = by_norm[:count, rows]
             picked = columns[:, rows].gather(0, places[..., None].expand(-1, -1, columns.shape[-1]))
             self.num_kept += picked.shape[0] * picked.shape[1]
             yield Group(rows, picked)

@@ -102,9 +102,11 @@ class MatrixRule(LayerRule):
         if outputs.shape[3] > 1:
             return self._summed_squares(layer_input, outputs)
         # one position: the square of an outer product is the outer product of squares
-        inputs = self.inputs(layer_input)
-        squares = outputs.square().sum(0)[:, :, 0]  # (batch, groups, out)
-        return torch.einsum("ngo,ngi->goi", squares, inputs[:, :, 0].square()).reshape(-1)
+        squares = outputs.new_zeros(outputs.shape[1:])
+        for column in outputs:
+            squares.addcmul_(column, column)
+        inputs = self.inputs(layer_input)[:, :, 0].square()  # (batch, groups, in)
+        return torch.einsum("ngo,ngi->goi", squares[:, :, 0], inputs).reshape(-1)
 
     def _summed_squares(self, layer_input: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Square and sum the gradients of a few data at a time: patches, products and squares stay in cache."""
