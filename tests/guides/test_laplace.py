@@ -12,7 +12,7 @@ import wiu_pyro as wiu
 from tests.guides.models import Hierarchical
 from wiu_pyro.errors import CostError, CurvatureError, GuideError, ModelError, PriorError
 from wiu_pyro.guides import AutoDiagonalLaplace, AutoFullLaplace, AutoKFACLaplace, closed_form
-from wiu_pyro.nn import BayesianNetwork, FanInNormal, Laplace, Normal, ScaleMixtureNormal
+from wiu_pyro.nn import BayesianNetwork, FanInNormal, Laplace, Normal, ScaleMixtureNormal, as_batches
 from wiu_pyro.testing import linear_gaussian, small_classifier
 
 GUIDES = (AutoDiagonalLaplace, AutoKFACLaplace, AutoFullLaplace)
@@ -358,3 +358,50 @@ def test_point_estimate_alone_has_no_closed_form():
     guide.setup(data)
     with pytest.raises(GuideError, match="is a point estimate until its curvature is known"):
         closed_form(guide, guide.structure)
+
+
+def sure_network() -> tuple[BayesianNetwork, torch.Tensor, torch.Tensor]:
+    """Return a network whose outputs are far apart for most inputs."""
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 5))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(2 * torch.randn(parameter.shape, generator=generator))
+    x = torch.randn(400, 4, generator=generator)
+    return BayesianNetwork(net, num_data=400).eval(), x, net(x).argmax(-1)
+
+
+def test_column_tolerance_is_recorded_and_the_curvature_called_truncated():
+    model, x, y = sure_network()
+    guides = [AutoKFACLaplace(model), AutoKFACLaplace(model, column_tolerance=1e-2)]
+    exact, truncated = (guide.laplace_approximation(as_batches((x, y), batch_size=100)) for guide in guides)
+    assert (exact.curvature.kind, exact.curvature.column_tolerance) == ("ggn", 0.0)
+    assert (truncated.curvature.kind, truncated.curvature.column_tolerance) == ("ggn_truncated", 1e-2)
+    assert 0 < truncated.curvature.columns_lost <= 1e-2
+    assert truncated.curvature.num_seen == 400
+    attrs = [wiu.to_inference_data(one, data=(x, y), num_samples=2).posterior.attrs for one in (exact, truncated)]
+    assert "column_tolerance" not in attrs[0]
+    assert (attrs[1]["curvature"], attrs[1]["column_tolerance"]) == ("ggn_truncated", 1e-2)
+    assert attrs[1]["columns_lost"] == truncated.curvature.columns_lost
+
+
+def test_what_was_lost_above_the_tolerance_is_said(monkeypatch):
+    """Data that the network is unsure of come first, and the largest columns are theirs."""
+    monkeypatch.setattr("wiu_pyro.curvature.truncation.AUDIT_EVERY", 2)
+    model, x, y = sure_network()
+    batches = as_batches((torch.cat([0.02 * x[:50], x[50:]]), y), batch_size=50)
+    with pytest.warns(UserWarning, match=r"At most 0.001 of each layer's gradients .* Shuffle the data"):
+        AutoKFACLaplace(model, column_tolerance=1e-3).laplace_approximation(batches)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"column_tolerance": -0.1}, "column_tolerance must be at least 0 and below 1, but is -0.1"),
+        ({"column_tolerance": 1.0}, "must be at least 0 and below 1, but is 1.0"),
+        ({"column_tolerance": 0.1, "curvature": "fisher_mc"}, "the curvature is 'fisher_mc'. Leave one of them out"),
+    ],
+)
+def test_column_tolerance_that_makes_no_sense_is_refused(options, message):
+    with pytest.raises(GuideError, match=message):
+        AutoKFACLaplace(sure_network()[0], **options)
