@@ -13,8 +13,9 @@ from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
 import wiu_pyro as wiu
+from tests.curvature.networks import Attention
 from wiu_pyro.errors import GuideError
-from wiu_pyro.guides import AutoFullLaplace, AutoKFACLaplace
+from wiu_pyro.guides import AutoEKFACLaplace, AutoFullLaplace, AutoKFACLaplace
 from wiu_pyro.infer import functional_distribution
 from wiu_pyro.nn import BayesianNetwork, as_batches
 from wiu_pyro.schema import attrs, dataset
@@ -136,6 +137,28 @@ def test_both_predictives_of_such_a_network_are_finite(name, weight_sharing):
     assert torch.isfinite(drawn["_RETURN"]).all()
 
 
+@pytest.mark.parametrize("guide_class", [AutoKFACLaplace, AutoEKFACLaplace, AutoFullLaplace])
+def test_cost_of_layers_that_are_differentiated_is_said_before_the_pass(guide_class):
+    make, inputs, expected = EXPECTED["transformer"]
+    guide = guide_class(BayesianNetwork(make(), num_data=NUM_DATA).eval())
+    cost = guide.cost((inputs(), torch.arange(NUM_DATA) % CLASSES))
+    assert guide_class is AutoFullLaplace or {layer.name for layer in cost.layers} == set(expected)
+
+
+@pytest.mark.parametrize("column_tolerance", [1e-3, 0.0])
+def test_truncated_columns_and_corrected_eigenvalues_leave_the_diagonal_layers_as_they_are(column_tolerance):
+    _, expected, x = posterior_of("transformer")
+    torch.manual_seed(0)
+    model, labels = BayesianNetwork(EXPECTED["transformer"][0](), num_data=NUM_DATA).eval(), torch.arange(NUM_DATA)
+    guide = AutoEKFACLaplace(model, column_tolerance=column_tolerance)
+    with pytest.warns(UserWarning, match="get their exact diagonal"):
+        found = guide.laplace_approximation(as_batches((x, labels % CLASSES), batch_size=5))
+    for one, other in zip(found.blocks, expected.blocks, strict=True):
+        if other.structure == "diagonal":
+            tolerance = 1e-4 if column_tolerance == 0 else 1e-2
+            torch.testing.assert_close(one.precision.variance(), other.precision.variance(), rtol=tolerance, atol=1e-6)
+
+
 def test_forms_of_weight_sharing_differ_for_convolutions():
     expand, reduce = (posterior_of("conv-bn", weight_sharing=form)[1] for form in ("expand", "reduce"))
     variance = {True: expand.blocks[0].precision.variance(), False: reduce.blocks[0].precision.variance()}
@@ -148,16 +171,16 @@ def test_unknown_form_of_weight_sharing_is_refused():
 
 
 def test_file_says_what_each_layer_got(tmp_path):
-    make, inputs, expected = EXPECTED["transformer"]
     torch.manual_seed(0)
-    model, x = BayesianNetwork(make(), num_data=NUM_DATA), inputs()
+    model, x = BayesianNetwork(Attention(), num_data=NUM_DATA), torch.randn(NUM_DATA, 3, 4)
     guide = AutoKFACLaplace(model, weight_sharing="reduce")
-    with pytest.warns(UserWarning, match="get their exact diagonal"):
+    with pytest.warns(UserWarning, match="MultiheadAttention attend; NonDynamicallyQuantizableLinear attend.out_proj"):
         fit = wiu.fit(model, guide, (x, torch.arange(NUM_DATA) % CLASSES), epochs=0)
-    wiu.save(wiu.to_inference_data(fit, num_samples=2), tmp_path / "kfac.nc")
+    wiu.save(wiu.to_inference_data(fit, num_samples=1), tmp_path / "kfac.nc")
     idata = wiu.load(tmp_path / "kfac.nc")
     layers = dataset(idata, "layers")
-    assert dict(zip(layers["layer"].values.tolist(), layers["structure"].values.tolist(), strict=True)) == expected
+    found = dict(zip(layers["layer"].values.tolist(), layers["structure"].values.tolist(), strict=True))
+    assert found == {"attend": "diagonal", "attend.out_proj": "diagonal", "out": "kfac"}
     assert attrs(idata)["weight_sharing"] == "reduce"
 
 

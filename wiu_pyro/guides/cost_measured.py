@@ -107,7 +107,9 @@ def _timed(
         small = {name: one for name, one in parts.items() if _is_small(one)}
         extra, held = 0.0, 0
         portions = Portions.fitting(guide.loc.device, alone=guide.config.curvature == "fisher_mc")
-        for shown in captured_batches(guide, [few], [0], rules=guide._rules(), totals=Totals(), portions=portions):
+        # the parts' own rules: those of layers that are differentiated directly ask the pass under way
+        rules = guide._rules() | {name: one.rule for name, one in parts.items() if isinstance(one, LayerCurvature)}
+        for shown in captured_batches(guide, [few], [0], rules=rules, totals=Totals(), portions=portions):
             columns = len(next(iter(shown.grads.values())))
             extra += sum(_full_products(layer.num_weights, columns * len(few[0])) for layer in joint) / product
             held = max(held, sum(2 * one.nbytes for one in [*shown.inputs.values(), *shown.grads.values()]))
