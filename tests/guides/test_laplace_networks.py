@@ -176,7 +176,7 @@ def test_file_says_what_each_layer_got(tmp_path):
     guide = AutoKFACLaplace(model, weight_sharing="reduce")
     with pytest.warns(UserWarning, match="MultiheadAttention attend; NonDynamicallyQuantizableLinear attend.out_proj"):
         fit = wiu.fit(model, guide, (x, torch.arange(NUM_DATA) % CLASSES), epochs=0)
-    wiu.save(wiu.to_inference_data(fit, num_samples=1), tmp_path / "kfac.nc")
+    wiu.save(wiu.to_inference_data(fit, num_samples=2), tmp_path / "kfac.nc")
     idata = wiu.load(tmp_path / "kfac.nc")
     layers = dataset(idata, "layers")
     found = dict(zip(layers["layer"].values.tolist(), layers["structure"].values.tolist(), strict=True))
