@@ -1,4 +1,4 @@
-"""What is timed: one training step, and one pass of curvature over 2,000 images, of two networks."""
+"""The networks that are timed, and one training step of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 import wiu_pyro as wiu
 
-__all__ = ["NETWORKS", "curvature_cases", "networks", "step_cases"]
+__all__ = ["NETWORKS", "networks", "step_cases"]
 
 NETWORKS = ("mnist_mlp", "mnist_lenet")
 Cases = dict[str, Callable[[], object]]
@@ -74,53 +74,6 @@ def _own_step(guide: wiu.guides.AutoMeanField, batch: tuple[torch.Tensor, ...]) 
         optimiser.step()
 
     return step
-
-
-def curvature_cases(name: str, *, num_images: int = 2_000) -> Cases:
-    """Return one pass of each curvature, and one plain forward and backward pass, over the same batches."""
-    plain, model = networks(name)
-    images, labels = _images(num_images)
-    batches = list(zip(images.split(250), labels.split(250), strict=True))
-    loss = nn.CrossEntropyLoss(reduction="sum")
-
-    def plain_pass() -> None:
-        for x, y in batches:
-            plain.zero_grad()
-            loss(plain(x), y).backward()
-
-    data = wiu.nn.as_batches((images, labels), batch_size=250)
-    model.eval()
-    cases: Cases = {"forward and backward": plain_pass}
-    for kind in ("ggn", "fisher_mc", "fisher_empirical"):
-        for guide in (wiu.guides.AutoKFACLaplace, wiu.guides.AutoDiagonalLaplace):
-            laplace = guide(model, curvature=kind)
-            cases[f"{guide.__name__}, {kind}"] = lambda laplace=laplace: laplace.laplace_approximation(data)
-    return cases | _peers(plain, loss, batches)
-
-
-def _peers(plain: nn.Module, loss: nn.Module, batches: list[tuple[torch.Tensor, ...]]) -> Cases:
-    from backpack import backpack, extend
-    from backpack.extensions import KFLR, DiagGGNExact
-    from curvlinops import KFACLinearOperator
-
-    parameters = list(plain.parameters())
-    extended, extended_loss = extend(_sequential(plain)), extend(nn.CrossEntropyLoss(reduction="sum"))
-
-    def curvlinops_kfac() -> None:
-        operator = KFACLinearOperator(plain, loss, parameters, batches, fisher_type="type-2", check_deterministic=False)
-        operator.compute_kronecker_factors()
-
-    def backpack_pass(extension: object) -> None:
-        for x, y in batches:
-            extended.zero_grad()
-            with backpack(extension):
-                extended_loss(extended(x), y).backward()
-
-    return {
-        "curvlinops KFAC, exact GGN": curvlinops_kfac,
-        "BackPACK KFLR, exact GGN": lambda: backpack_pass(KFLR()),
-        "BackPACK diagonal, exact GGN": lambda: backpack_pass(DiagGGNExact()),
-    }
 
 
 def _sequential(plain: nn.Module) -> nn.Sequential:

@@ -3,10 +3,15 @@
 import warnings
 
 import pytest
+import torch
 
-from tests.benchmarks.cases import NETWORKS, curvature_cases, step_cases
+from tests.benchmarks.__main__ import _print_bar
+from tests.benchmarks.cases import NETWORKS, step_cases
+from tests.benchmarks.curvature_cases import BARS, Bar, Images, curvature_cases, images, sampling_cases, train
 from tests.benchmarks.predictive_cases import PredictiveCase, per_image_ratios, predictive_cases
 from tests.benchmarks.timing import ratios
+from wiu_pyro.datasets import load
+from wiu_pyro.errors import DataError
 
 
 @pytest.mark.training
@@ -16,13 +21,51 @@ def test_every_step_case_runs(name):
         run()
 
 
+@pytest.fixture
+def few() -> Images:
+    generator = torch.Generator().manual_seed(0)
+    return Images(torch.rand(6, 1, 28, 28, generator=generator), torch.arange(6), "noise")
+
+
 @pytest.mark.training
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_curvature_case_runs(name):
+def test_every_curvature_case_runs_and_every_bar_has_its_cases(name, few):
+    cases = curvature_cases(name, few, train(name, few, epochs=1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the peers' own
-        for run in curvature_cases(name, num_images=6).values():
+        for run in cases.values():
             run()
+    for bar in BARS:
+        assert bar.case in cases
+        assert any(case.startswith(bar.against) for case in cases)
+
+
+@pytest.mark.training
+def test_every_sampling_case_runs(few):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the peers' own
+        for run in sampling_cases("mnist_lenet", few, train("mnist_lenet", few, epochs=1)).values():
+            run()
+
+
+@pytest.mark.parametrize(("ours", "words"), [(1.0, "0.50 (0.50 to 0.50), at most 0.5: reached"), (3.0, "NOT reached")])
+def test_bar_is_held_against_the_fastest_peer(ours, words, capsys):
+    spent = {"ours": [ours, ours], "peer slow": [9.0, 9.0], "peer fast": [2.0, 2.0]}
+    _print_bar(Bar("ours", ("peer",), {"net": 0.5}), spent, "net")
+    assert words in capsys.readouterr().out
+
+
+def test_images_are_real_ones_whether_mnist_is_there_or_not(monkeypatch):
+    def absent(name, **options):
+        if name == "mnist":
+            raise DataError("no file")
+        return load(name, **options)
+
+    monkeypatch.setattr("tests.benchmarks.curvature_cases.load", absent)
+    found = images()
+    assert found.x.shape[1:] == (1, 28, 28)
+    assert len(found.x) >= 10_000
+    assert "digits" in found.name
 
 
 @pytest.mark.training

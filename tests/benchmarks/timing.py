@@ -5,22 +5,43 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-__all__ = ["ratios"]
+__all__ = ["Ratio", "ratio", "ratios", "times"]
+
+Cases = Mapping[str, Callable[[], object]]
 
 
-def ratios(cases: Mapping[str, Callable[[], object]], *, base: str, rounds: int, warmup: int = 1) -> dict[str, float]:
-    """Return the time of each case as a multiple of the base's: the median over rounds of the ratio within a round."""
+@dataclass(frozen=True)
+class Ratio:
+    """A time as a multiple of another: the median over rounds of the ratio within a round, and its range."""
+
+    median: float
+    least: float
+    most: float
+
+
+def times(cases: Cases, *, rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Return the seconds that each case took in each round; within a round they run one after another."""
     for _ in range(warmup):
         for run in cases.values():
             run()
-    found: dict[str, list[float]] = {name: [] for name in cases}
+    spent: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
-        spent = {}
         for name, run in cases.items():
             began = time.perf_counter()
             run()
-            spent[name] = time.perf_counter() - began
-        for name, seconds in spent.items():
-            found[name].append(seconds / spent[base])
-    return {name: statistics.median(values) for name, values in found.items()}
+            spent[name].append(time.perf_counter() - began)
+    return spent
+
+
+def ratio(spent: Mapping[str, list[float]], case: str, base: str) -> Ratio:
+    """Return the time of a case as a multiple of the base's."""
+    within = [one / other for one, other in zip(spent[case], spent[base], strict=True)]
+    return Ratio(statistics.median(within), min(within), max(within))
+
+
+def ratios(cases: Cases, *, base: str, rounds: int, warmup: int = 1) -> dict[str, float]:
+    """Return the time of each case as a multiple of the base's: the median over rounds of the ratio within a round."""
+    spent = times(cases, rounds=rounds, warmup=warmup)
+    return {name: ratio(spent, name, base).median for name in cases}
