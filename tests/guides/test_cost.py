@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from wiu_pyro.errors import CostError, GuideError
 from wiu_pyro.guides import (
+    AutoBlockDiagonalLaplace,
     AutoDiagonalLaplace,
     AutoEKFACLaplace,
     AutoFullLaplace,
@@ -85,6 +86,24 @@ def test_joint_block_takes_three_matrices_in_float64(guide_class, options, numel
     cost = guide_class(network(), **options).cost(*DATA)
     assert [(layer.structure, layer.memory_bytes) for layer in cost.layers] == [("full", 24 * numel**2)]
     assert cost.pass_seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("guide_class", "options"),
+    [(AutoFullLaplace, {}), (AutoSubnetworkLaplace, {"num_weights": 50}), (AutoKFACLaplace, {})],
+)
+def test_what_is_refused_is_what_the_table_says_does_not_fit(guide_class, options):
+    cost = guide_class(network(), **options).cost(*DATA)
+    alone = cost.memory_bytes + max(layer.scratch_bytes for layer in cost.layers)
+    guide_class(network(), **options, max_bytes=alone).laplace_approximation(*DATA)
+    with pytest.raises(CostError, match=f"{guide_class.__name__} .*[Oo]r raise max_bytes"):
+        guide_class(network(), **options, max_bytes=alone - 1).laplace_approximation(*DATA)
+
+
+def test_exact_hessian_of_blocks_is_refused_like_any_other():
+    guide = AutoBlockDiagonalLaplace(network(), curvature="hessian", max_bytes=1000)
+    with pytest.raises(CostError, match="layer '0'"):
+        guide.laplace_approximation(*DATA)
 
 
 def test_cost_leaves_random_state_and_guide_as_they_were():

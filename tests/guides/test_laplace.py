@@ -348,7 +348,7 @@ def test_option_that_makes_no_sense_is_refused(options, message):
 
 def test_full_laplace_says_its_cost_before_it_allocates():
     model = BayesianNetwork(nn.Linear(2000, 50), FanInNormal(), num_data=6)
-    with pytest.raises(CostError, match=r"100,050 weights needs 224 GiB, more than the 4 GiB it may take"):
+    with pytest.raises(CostError, match=r"100,050 weights needs 373 GiB, more than the 4 GiB it may take"):
         AutoFullLaplace(model, max_bytes=4 * 2**30).laplace_approximation(torch.ones(6, 2000), torch.zeros(6))
 
 

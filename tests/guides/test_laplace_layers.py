@@ -283,7 +283,7 @@ def test_choice_that_makes_no_sense_is_refused(make, message):
 
 def test_cost_of_a_joint_block_is_that_of_its_layers():
     model, data = lenet()
-    size = 24 * 21**2
+    size = 40 * 21**2
     AutoFullLaplace(model, layers="fc2", max_bytes=size).laplace_approximation(*data)
-    with pytest.raises(CostError, match="of 21 weights needs 10.3 KiB"):
+    with pytest.raises(CostError, match="AutoFullLaplace of 21 weights needs 17.2 KiB"):
         AutoFullLaplace(model, layers="fc2", max_bytes=size - 1).laplace_approximation(*data)

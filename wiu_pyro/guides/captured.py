@@ -100,8 +100,8 @@ def captured_batches(
         )
 
     modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
-    direct = direct_layers(guide._likelihood, weights, rules=rules, sites=guide.structure.layer_sites)
-    again = partial(guide._likelihood, weights=weights)
+    direct = direct_layers(guide.output_likelihood, weights, rules=rules, sites=guide.structure.layer_sites)
+    again = partial(guide.output_likelihood, weights=weights)
     yield from CurvaturePass(forward, modules, direct, again).run(
         batches, columns, numbers=noted(), portions=portions, truncation=truncation
     )

@@ -174,8 +174,10 @@ def refuse_what_does_not_fit(
     if peak <= most:
         return
     worst = max(layers, key=lambda layer: layer.memory_bytes + layer.scratch_bytes)
+    needed = f"needs {bytes_in_words(peak)}, more than the {bytes_in_words(most)} it may take"
+    if len(layers) == 1:
+        raise CostError(f"{guide} of {worst.num_weights:,} weights {needed}. {instead(worst.name)}")
     raise CostError(
-        f"{guide} needs {bytes_in_words(peak)}, more than the {bytes_in_words(most)} it may take; layer '{worst.name}' "
-        f"({worst.structure}, {worst.num_weights:,} weights) alone takes "
+        f"{guide} {needed}; layer '{worst.name}' ({worst.structure}, {worst.num_weights:,} weights) alone takes "
         f"{bytes_in_words(worst.memory_bytes + worst.scratch_bytes)}. {instead(worst.name)}"
     )

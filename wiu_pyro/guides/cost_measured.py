@@ -52,7 +52,7 @@ def measure_cost(guide: LaplaceGuide, batches: Batches, layers: tuple[LayerCost,
     scale = len(first[0]) / len(few[0])
     num = count_batches(batches)
     data = batches.num_data or (None if num is None else num * len(first[0]))
-    rules = guide._rules()
+    rules = guide.layer_rules()
     timed = tuple(_with_seconds(layer, rules, decomposition) for layer in layers)
     measured = (
         f"timed on {len(few[0])} data; large products and decompositions by arithmetic at {product / 1e9:.0f} and "
@@ -98,17 +98,17 @@ def _timed(
     guide: LaplaceGuide, few: tuple[torch.Tensor, ...], product: float, *, layers: tuple[LayerCost, ...]
 ) -> tuple[float, int]:
     """Return seconds of all passes over a few data, and bytes held by the batch."""
-    joint = [layer for layer in layers if layer.structure == "full" and layer.name not in guide._new_parts()]
+    joint = [layer for layer in layers if layer.structure == "full" and layer.name not in guide.new_parts()]
     held, extra = 0, 0.0
 
     def work() -> None:
         nonlocal held, extra
-        parts = guide._new_parts()
+        parts = guide.new_parts()
         small = {name: one for name, one in parts.items() if _is_small(one)}
         extra, held = 0.0, 0
         portions = Portions.fitting(guide.loc.device, alone=guide.config.curvature == "fisher_mc")
         # the parts' own rules: those of layers that are differentiated directly ask the pass under way
-        rules = guide._rules() | {name: one.rule for name, one in parts.items() if isinstance(one, LayerCurvature)}
+        rules = guide.layer_rules() | {name: one.rule for name, one in parts.items() if isinstance(one, LayerCurvature)}
         for shown in captured_batches(guide, [few], [0], rules=rules, totals=Totals(), portions=portions):
             columns = len(next(iter(shown.grads.values())))
             extra += sum(_full_products(layer.num_weights, columns * len(few[0])) for layer in joint) / product
@@ -119,7 +119,7 @@ def _timed(
                 else:
                     extra += _products(part, shown, name) / product
 
-    passes = max((part.num_passes for part in guide._new_parts().values()), default=1)
+    passes = max((part.num_passes for part in guide.new_parts().values()), default=1)
     with torch.random.fork_rng(devices=[]):
         seconds = _seconds(work, guide.loc.device)
     return passes * (seconds + extra), held

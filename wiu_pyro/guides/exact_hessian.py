@@ -89,7 +89,7 @@ def curvature_precision(
 def _most_negative(guide: LaplaceGuide, matrix: torch.Tensor, prior_precision: torch.Tensor) -> str:
     """Name the layer that has the largest part in the direction of most negative curvature, if that can be seen."""
     layers = {layer.name: layer.num_weights for layer in guide.structure.layers}
-    layers = {name: layers[name] for name in guide._covered_layers()}
+    layers = {name: layers[name] for name in guide.covered_layers()}
     if sum(layers.values()) != len(matrix) or not torch.isfinite(matrix).all():
         return ""
     _, directions = torch.linalg.eigh(matrix.double() + prior_precision.double().diag())

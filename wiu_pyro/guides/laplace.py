@@ -37,7 +37,7 @@ from wiu_pyro.errors import CurvatureError, LikelihoodError, ModelError, PriorEr
 from wiu_pyro.guides.averaging import Averaging
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.captured import captured_batches, curvature_record, name_zero_layers
-from wiu_pyro.guides.cost import Cost, LayerCost, full_cost
+from wiu_pyro.guides.cost import Cost, LayerCost, refuse_what_does_not_fit
 from wiu_pyro.guides.cost_measured import measure_cost
 from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.evidence import tuned
@@ -213,17 +213,17 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
                     "Use wiu_pyro.nn.Normal or FanInNormal there, or mean-field VI, which takes any prior."
                 )
 
-    def _covered_layers(self) -> tuple[str, ...]:
+    def covered_layers(self) -> tuple[str, ...]:
         """Return the names of the layers that get a posterior; the others stay at their point estimate."""
         return tuple(layer.name for layer in self.structure.layers)
 
     def _point_sites(self) -> tuple[str, ...]:
-        covered = self._covered_layers()
+        covered = self.covered_layers()
         left = [site for layer in self.structure.layers if layer.name not in covered for site in layer.sites.values()]
         return (*self.structure.other_sites, *left)
 
-    def _rules(self) -> dict[str, LayerRule]:
-        covered = self._covered_layers()
+    def layer_rules(self) -> dict[str, LayerRule]:
+        covered = self.covered_layers()
         return {
             layer.name: (DirectRule if layer.name in self._differentiated else rule_for)(layer.module, layer.shapes)
             for layer in self.structure.layers
@@ -252,17 +252,21 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         lost = 0.0 if truncation is None else max(data.processes.gather(max(truncation.lost.values(), default=0.0)))
         return curvature_record(self, totals, data, columns_lost=lost)
 
-    def _likelihood(self, batch: tuple[torch.Tensor, ...], weights: Mapping[str, torch.Tensor]) -> OutputLikelihood:
+    def output_likelihood(
+        self, batch: tuple[torch.Tensor, ...], weights: Mapping[str, torch.Tensor]
+    ) -> OutputLikelihood:
         trace, _ = run_at(self.model, weights, batch, hold_parameters=True)
         return read(trace.nodes[self.structure.observed]["fn"])
 
     def _look_at_layers(self, batch: tuple[torch.Tensor, ...]) -> None:
         """Find out which layers have to be differentiated, or raise for one that cannot have a curvature."""
         self._differentiated = frozenset()
-        rules, point = self._rules(), self.point_estimate()
+        rules, point = self.layer_rules(), self.point_estimate()
         sites = {name: self.structure.layer_sites[name] for name in rules}
         try:
-            self._differentiated = layers_to_differentiate(self._likelihood, point, batch, rules=rules, sites=sites)
+            self._differentiated = layers_to_differentiate(
+                self.output_likelihood, point, batch, rules=rules, sites=sites
+            )
         except (CurvatureError, LikelihoodError, ModelError) as error:
             if self.config.curvature != "hessian":
                 raise
@@ -295,18 +299,21 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         batches, _ = self._prepare(data, *labels)
         return measure_cost(self, batches, self.planned_blocks())
 
+    @abstractmethod
     def planned_blocks(self) -> tuple[LayerCost, ...]:
         """Return the blocks of the posterior and what they take, by arithmetic, after one look at the model."""
-        covered = self._covered_layers()
-        total = sum(layer.num_weights for layer in self.structure.layers if layer.name in covered)
-        return (full_cost("all layers", total),)
 
-    def _new_parts(self) -> dict[str, Accumulated]:
+    @abstractmethod
+    def what_fits(self, block: str) -> str:
+        """Return what to do where a block takes too much, as a sentence."""
+
+    def new_parts(self) -> dict[str, Accumulated]:
         """Return the empty curvatures that a pass would fill; none where they are one large matrix."""
         return {}
 
-    def refuse_cost(self, num_weights: int) -> None:
-        """Raise CostError where the posterior of so many weights would not fit; `fit` asks before it trains."""
+    def refuse_cost(self) -> None:
+        """Raise CostError where the posterior would not fit; `fit` asks before it trains."""
+        refuse_what_does_not_fit(type(self).__name__, self.planned_blocks(), self.max_bytes(), instead=self.what_fits)
 
 
 def _device(root: nn.Module | None) -> torch.device | None:

@@ -47,7 +47,8 @@ class AutoBlockDiagonalLaplace(AutoLaplace):
     def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
         if self.curvature_kind != "hessian":
             return super()._blocks(posterior, data)
-        rules = self._rules()
+        self.refuse_cost()
+        rules = self.layer_rules()
         prior_precision = posterior.flat_prior().scale.double().square().reciprocal()
         blocks = []
         for layer in self.structure.layers:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from wiu_pyro.curvature import CURVATURE_KINDS, FullCurvature, bytes_in_words
-from wiu_pyro.errors import CostError
+from wiu_pyro.curvature import CURVATURE_KINDS, FullCurvature
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.captured import layer_index
+from wiu_pyro.guides.cost import LayerCost, full_cost
 from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.exact_hessian import curvature_precision, hessian_of_sites
 from wiu_pyro.guides.laplace import LaplaceGuide
@@ -46,13 +46,13 @@ class AutoFullLaplace(LaplaceGuide):
         self.asked_layers = (layers,) if isinstance(layers, str) else tuple(layers)
 
     @override
-    def _covered_layers(self) -> tuple[str, ...]:
+    def covered_layers(self) -> tuple[str, ...]:
         return matching_layers(self.asked_layers, self.structure)
 
     def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
-        self.refuse_cost(posterior.latent_dim)
+        self.refuse_cost()
         prior_precision = posterior.flat_prior().scale.double().square().reciprocal()
-        names, rules = self._covered_layers(), self._rules()
+        names, rules = self.covered_layers(), self.layer_rules()
         sites = {layer.name: layer.sites for layer in self.structure.layers}
         index = torch.cat([layer_index(posterior, rule, sites[name]) for name, rule in rules.items()])
         if self.curvature_kind == "hessian":
@@ -66,13 +66,11 @@ class AutoFullLaplace(LaplaceGuide):
         return (Block(names, "full", precision, index, rules if self._shows_jacobians else {}),), record
 
     @override
-    def refuse_cost(self, num_weights: int) -> None:
-        covered = self._covered_layers()
-        own = sum(layer.num_weights for layer in self.structure.layers if layer.name in covered)
-        num_weights = min(num_weights, own)
-        needed = 3 * 8 * num_weights**2
-        if needed > self.max_bytes():
-            raise CostError(
-                f"A full Laplace approximation of {num_weights:,} weights needs {bytes_in_words(needed)}, more than "
-                f"the {bytes_in_words(self.max_bytes())} it may take. Use AutoKFACLaplace, or raise max_bytes."
-            )
+    def planned_blocks(self) -> tuple[LayerCost, ...]:
+        covered = self.covered_layers()
+        total = sum(layer.num_weights for layer in self.structure.layers if layer.name in covered)
+        return (full_cost("all layers", total),)
+
+    @override
+    def what_fits(self, block: str) -> str:
+        return "Use AutoKFACLaplace, or raise max_bytes."

@@ -13,7 +13,7 @@ from wiu_pyro.curvature import STRUCTURES, KroneckerFactors, LayerCurvature, Lay
 from wiu_pyro.errors import CostError, GuideError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.captured import layer_index
-from wiu_pyro.guides.cost import LayerCost, layer_cost, refuse_what_does_not_fit
+from wiu_pyro.guides.cost import LayerCost, layer_cost
 from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.nn import ModelStructure
@@ -126,13 +126,13 @@ class AutoLaplace(LaplaceGuide):
         """Return the structure of each layer, after one look at the model."""
         return choose_structures(self.asked_structure, self.structure)
 
-    def _covered_layers(self) -> tuple[str, ...]:
+    def covered_layers(self) -> tuple[str, ...]:
         return tuple(name for name, wanted in self.chosen_structures().items() if wanted != POINT)
 
     def _curvatures(self) -> dict[str, LayerCurvature]:
         """Return an empty curvature for each layer with a posterior."""
         chosen = self.chosen_structures()
-        return {name: self._curvature(rule, chosen[name]) for name, rule in self._rules().items()}
+        return {name: self._curvature(rule, chosen[name]) for name, rule in self.layer_rules().items()}
 
     def _curvature(self, rule: LayerRule, asked: str) -> LayerCurvature:
         kind = STRUCTURES[asked] if STRUCTURES[asked].covers(rule) else STRUCTURES[FALLBACK]
@@ -186,29 +186,24 @@ class AutoLaplace(LaplaceGuide):
         )
 
     @override
-    def refuse_cost(self, num_weights: int) -> None:
-        refuse_what_does_not_fit(
-            type(self).__name__, self.planned_blocks(), self.max_bytes(), instead=self._structure_that_fits
-        )
-
-    def _structure_that_fits(self, layer: str) -> str:
-        """Return what to do where a layer takes too much."""
+    def what_fits(self, block: str) -> str:
         curvatures, most = self._curvatures(), self.max_bytes()
-        size, asked = self.loc.element_size(), next(iter(set(self.chosen_structures().values())))
-        rest = sum(one.num_elements(one.rule) * size for name, one in curvatures.items() if name != layer)
-        rule = curvatures[layer].rule
+        size, chosen = self.loc.element_size(), self.chosen_structures()
+        asked = next((wanted for name, wanted in chosen.items() if name != block), chosen[block])
+        rest = sum(one.num_elements(one.rule) * size for name, one in curvatures.items() if name != block)
+        rule = curvatures[block].rule
         for structure in ("kfac", FALLBACK):
             kind = STRUCTURES[structure]
             needed = kind.num_elements(rule) * size + kind.scratch_bytes(rule) if kind.covers(rule) else most
-            if curvatures[layer].structure != structure and rest + needed <= most:
+            if curvatures[block].structure != structure and rest + needed <= most:
                 return (
                     f'"{structure}" fits there, with {bytes_in_words(needed)}: AutoLaplace(model, structure='
-                    f'{{"{layer}": "{structure}", "*": "{asked}"}}). Or raise max_bytes.'
+                    f'{{"{block}": "{structure}", "*": "{asked}"}}). Or raise max_bytes.'
                 )
         return "Keep layers at their point estimate (AutoLastLayerLaplace), or raise max_bytes."
 
     @override
-    def _new_parts(self) -> dict[str, LayerCurvature]:
+    def new_parts(self) -> dict[str, LayerCurvature]:
         return self._curvatures()
 
     def _name_uncovered(self, curvatures: Mapping[str, LayerCurvature]) -> None:
@@ -237,7 +232,7 @@ class AutoLaplace(LaplaceGuide):
             curvature.check_prior(name, prior_precision[index[name]])
         self._name_uncovered(curvatures)
         self._name_wide(curvatures)
-        self.refuse_cost(posterior.latent_dim)
+        self.refuse_cost()
         rules = {name: curvature.rule for name, curvature in curvatures.items()}
         record = self._go_over(curvatures, rules, data)
         blocks = []

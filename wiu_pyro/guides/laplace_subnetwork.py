@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from wiu_pyro.curvature import DiagonalCurvature, FullCurvature, LayerRule, bytes_in_words
-from wiu_pyro.errors import CostError, GuideError, near_matches
+from wiu_pyro.curvature import DiagonalCurvature, FullCurvature, LayerRule
+from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
 from wiu_pyro.guides.captured import layer_index
 from wiu_pyro.guides.cost import LayerCost, full_cost
@@ -127,20 +127,16 @@ class AutoSubnetworkLaplace(LaplaceGuide):
         return (LayerCost("chosen weights", "diagonal", self.count(), 2 * size * self.latent_dim),)
 
     @override
-    def refuse_cost(self, num_weights: int) -> None:
-        count = self.count()
-        needed = 3 * 8 * count**2
-        if self.asked_structure == "full" and needed > self.max_bytes():
-            fits = int((self.max_bytes() / 24) ** 0.5)
-            raise CostError(
-                f"A full Laplace approximation of {count:,} chosen weights needs {bytes_in_words(needed)}, more than "
-                f"the {bytes_in_words(self.max_bytes())} it may take. Use num_weights={fits}, structure='diagonal', or "
-                "raise max_bytes."
-            )
+    def what_fits(self, block: str) -> str:
+        if self.asked_structure == "diagonal":
+            return "Use AutoLastLayerLaplace, or raise max_bytes."
+        one = full_cost(block, 1)
+        fits = int((self.max_bytes() / (one.memory_bytes + one.scratch_bytes)) ** 0.5)
+        return f"Use num_weights={fits}, structure='diagonal', or raise max_bytes."
 
     def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
-        self.refuse_cost(posterior.latent_dim)
-        rules, index = self._rules(), self._index(posterior)
+        self.refuse_cost()
+        rules, index = self.layer_rules(), self._index(posterior)
         prior = posterior.flat_prior().scale.square().reciprocal()
         diagonals: dict[str, DiagonalCurvature] = {}
         if self.select == "largest-variance":
@@ -195,7 +191,7 @@ class AutoSubnetworkLaplace(LaplaceGuide):
 
     def _index(self, posterior: AutoBlockNormal) -> dict[str, torch.Tensor]:
         sites = {layer.name: layer.sites for layer in self.structure.layers}
-        return {name: layer_index(posterior, rule, sites[name]) for name, rule in self._rules().items()}
+        return {name: layer_index(posterior, rule, sites[name]) for name, rule in self.layer_rules().items()}
 
     def _masks(self) -> dict[str, torch.Tensor]:
         """Return the mask of each site, none of whose weights are chosen where the user gave none."""

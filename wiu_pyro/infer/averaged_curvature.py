@@ -57,7 +57,7 @@ def average_curvature(
             f"A curvature is averaged over outputs in place of the exact GGN, but '{guide.config.kind}' was asked for. "
             'Use curvature="ggn" with no column_tolerance.'
         )
-    if any(part.num_passes > 1 for part in guide._new_parts().values()):
+    if any(part.num_passes > 1 for part in guide.new_parts().values()):
         raise GuideError(
             "A curvature is averaged in structures that take one pass over the data, but eigenvalue-corrected factors "
             'take two, each time in another basis. Use "kfac", "diagonal" or "full".'

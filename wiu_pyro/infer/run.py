@@ -70,7 +70,7 @@ class Run:
         """Say what the curvature cannot cover, or would take, before any training is done for it."""
         if isinstance(self.guide, LaplaceGuide):
             self.guide.refuse_model()
-            self.guide.refuse_cost(self.guide.latent_dim)
+            self.guide.refuse_cost()
         elif isinstance(self.guide, AutoLaplaceApproximation):
             needed = 3 * 4 * self.guide.latent_dim**2
             if needed > MAX_BYTES:
