@@ -55,24 +55,28 @@ def test_without_variance_the_probit_approximation_is_the_point_estimate():
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
-def test_bridge_is_the_dirichlet_whose_laplace_approximation_in_the_softmax_basis_has_these_moments(classes):
-    """MacKay's approximation of a Dirichlet: mean log α_k − mean log α, variances of Hennig et al. (2012), eq. 18."""
+def test_bridge_gives_back_the_dirichlet_whose_laplace_approximation_in_the_softmax_basis_it_is_given(classes):
+    """That approximation: mean log α_k less its mean, covariance of Hennig et al. (2012), eq. 18."""
+    generator = torch.Generator().manual_seed(classes)
+    alpha = 0.2 + 5 * torch.rand(5, classes, generator=generator, dtype=torch.float64)
+    mean = alpha.log() - alpha.log().mean(-1, keepdim=True)
+    inverse = 1 / alpha
+    off = (inverse[:, :, None] + inverse[:, None, :]) / classes - inverse.sum(-1)[:, None, None] / classes**2
+    torch.testing.assert_close(dirichlet_concentration(mean, torch.diag_embed(inverse) - off), alpha)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_bridge_of_any_gaussian_is_that_of_it_given_that_the_logits_sum_to_zero(classes):
+    """In the basis of all logits but the last and of their sum, by the textbook's conditional Normal."""
     mean, covariance = gaussian(classes)
-    ones = torch.ones(classes, dtype=torch.float64)
-    total = covariance.sum((1, 2))
-    mean = mean - (covariance @ ones) * (mean.sum(-1) / total)[:, None]
-    covariance = covariance - torch.einsum("ni,nj->nij", covariance @ ones, covariance @ ones) / total[:, None, None]
-    alpha = dirichlet_concentration(mean, covariance)
-    log_alpha = alpha.log()
-    found = (1 - 2 / classes) / alpha + (1 / alpha).sum(-1, keepdim=True) / classes**2
-    if classes == 2:
-        torch.testing.assert_close(log_alpha - log_alpha.mean(-1, keepdim=True), mean)
-        torch.testing.assert_close(found, covariance.diagonal(dim1=1, dim2=2))
-    # equal variances are inverted exactly, as the Dirichlet has them at equal parameters
-    even = 0.3 * (torch.eye(classes, dtype=torch.float64) - 1 / classes).expand(5, -1, -1)
-    alpha = dirichlet_concentration(torch.zeros(5, classes, dtype=torch.float64), even)
-    expected = (1 - 1 / classes) / alpha  # (1 − 2/K) / α + K / (K² α)
-    torch.testing.assert_close(expected, even.diagonal(dim1=1, dim2=2))
+    basis = torch.cat([torch.eye(classes, dtype=torch.float64)[:-1], torch.ones(1, classes, dtype=torch.float64)])
+    turned, spread = mean @ basis.mT, basis @ covariance @ basis.mT
+    gain = spread[:, :-1, -1:] / spread[:, -1:, -1:]
+    free = turned[:, :-1] - gain[..., 0] * turned[:, -1:]
+    left = spread[:, :-1, :-1] - gain @ spread[:, -1:, :-1]
+    back = torch.linalg.inv(basis)[:, :-1]
+    expected = dirichlet_concentration(free @ back.mT, back @ left @ back.mT)
+    torch.testing.assert_close(dirichlet_concentration(mean, covariance), expected, rtol=1e-6, atol=0)
 
 
 def test_beta_is_the_bridge_between_two_centred_logits():
@@ -93,13 +97,17 @@ def test_entropy_of_a_dirichlet_is_that_of_a_large_sample():
     assert abs(dirichlet_entropy(alpha) - entropies.mean()) < 4 * entropies.std() / 200
 
 
-def test_shift_of_all_logits_changes_no_bridge_where_their_sum_is_known():
-    mean, covariance = gaussian(3)
-    centring = torch.eye(3, dtype=torch.float64) - 1 / 3
-    covariance = centring @ covariance @ centring
-    torch.testing.assert_close(
-        dirichlet_concentration(mean + 5, covariance), dirichlet_concentration(mean, covariance), rtol=1e-6, atol=0
-    )
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shift_of_all_logits_changes_no_bridge_where_their_sum_is_known(dtype):
+    """In float32 the variance of the sum is rounding, of either sign, by which nothing may be divided."""
+    generator = torch.Generator().manual_seed(0)
+    jacobian = torch.randn(200, 4, 50, generator=generator, dtype=dtype)
+    jacobian = jacobian - jacobian.mean(1, keepdim=True)
+    mean = torch.randn(200, 4, generator=generator, dtype=dtype)
+    exact = jacobian.double() - jacobian.double().mean(1, keepdim=True)
+    expected = dirichlet_concentration(mean.double(), exact @ exact.mT)
+    found = dirichlet_concentration(mean + 5, jacobian @ jacobian.mT)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("link", ["probit", "bridge", "bridge_norm"])

@@ -3,7 +3,7 @@
 George et al. (2018), Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis, section 3. A first
 pass sums the Kronecker factors; a second one takes the per-sample gradients J (not those per position) into their
 eigenbasis and sums the squares, Σ (U' J V)². Among all matrices that are diagonal in that basis this one is nearest to
-the exact block in Frobenius norm, so it is never further off than KFAC.
+the exact block in Frobenius norm, in the units in which the prior is one, so it is never further off than KFAC.
 """
 
 from __future__ import annotations

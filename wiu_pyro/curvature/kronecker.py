@@ -2,9 +2,9 @@
 
 The block of a layer is G ⊗ A. Where its weights are used at several positions t of a datum n, there are two forms
 (Eschenhagen et al. 2023). "expand" treats each use as a datum of its own, G = Σ_nt g g' and A the mean of a a' over n
-and t; for convolutions it is that of Grosse and Martens (2016), and it is exact where each position has a loss of its
-own. "reduce" takes g to be the sum of the gradients of a datum and a the mean of its inputs, and is exact where the
-network is linear and sums over the positions. Where weights are used once, both are the same.
+and t; for convolutions it is that of Grosse and Martens (2016). "reduce" takes g to be the sum of the gradients of a
+datum and a the mean of its inputs. For a linear network and squared loss, "expand" is exact where each position has a
+loss of its own, "reduce" where the network sums over the positions. Where weights are used once, both are the same.
 """
 
 from __future__ import annotations

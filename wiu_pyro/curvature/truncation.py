@@ -44,7 +44,8 @@ class ColumnTruncation:
     Attributes
     ----------
     tolerance : float
-        Of the relative error of each layer's gradient factor, in trace norm; above 0.
+        Of the relative error of each layer's gradient factor, in trace norm; above 0. A layer that is differentiated
+        directly shows no gradients of its own: there it is that of the columns at the output.
     lost : dict of str to float
         By layer, what was left out as a part of the trace: measured on batches that had no part in the choice, where
         there are any, else on the one it was made with.

@@ -173,12 +173,13 @@ def log_marginal_likelihood(
     >>> scale.grad.shape
     torch.Size([])
     """
+    evidence = Evidence(posterior)
     if posterior.curvature is not None and posterior.curvature.kind == AVERAGED:
         raise GuideError(
             "Laplace's evidence needs the curvature at the weights' mode, but this one is averaged over outputs. "
             "Fit with curvature_rounds=0 for it."
         )
-    return Evidence(posterior)(prior_scale)
+    return evidence(prior_scale)
 
 
 def tune_prior(posterior: AutoBlockNormal, *, per: str = "network") -> AutoBlockNormal:

@@ -30,7 +30,7 @@ import torch
 __all__ = ["LINKS", "beta_concentration", "dirichlet_concentration", "dirichlet_entropy", "moderated"]
 
 LINKS = ("mc", "probit", "bridge", "bridge_norm")
-TINY = 1e-12  # of a covariance whose outputs always sum to the same, beside its trace
+ROUNDING = 16  # units of it that the variance of a sum which never changes may have, beside the trace
 
 
 def moderated(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,8 @@ def dirichlet_concentration(mean: torch.Tensor, covariance: torch.Tensor, *, nor
     Tensor, shape (batch, classes)
         Float64, positive.
     """
-    mean, covariance = _conditioned(mean.double(), covariance.double())
+    least = ROUNDING * torch.finfo(covariance.dtype).eps  # of the type it was computed in
+    mean, covariance = _conditioned(mean.double(), covariance.double(), least=least)
     variance = covariance.diagonal(dim1=-2, dim2=-1)
     classes = mean.shape[-1]
     if normalised:
@@ -74,12 +75,13 @@ def dirichlet_concentration(mean: torch.Tensor, covariance: torch.Tensor, *, nor
     return (1 - 2 / classes + terms.exp()) / variance
 
 
-def _conditioned(mean: torch.Tensor, covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and covariance given that the logits sum to zero."""
+def _conditioned(mean: torch.Tensor, covariance: torch.Tensor, *, least: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and covariance given that the logits sum to zero; a sum of less variance is taken for a constant."""
+    # beside the trace: what is constant but for rounding must not be divided by
     rows = covariance.sum(-1)  # covariance of each logit with the sum
     total = rows.sum(-1, keepdim=True)
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)
-    known = total <= TINY * trace  # the sum is a constant: take it off all logits alike
+    known = total <= least * trace  # the sum is a constant: take it off all logits alike
     scale = torch.where(known, 1, total)
     shift = torch.where(known, 1 / mean.shape[-1], rows / scale)
     outer = rows[:, :, None] * rows[:, None, :] / scale[:, :, None]
