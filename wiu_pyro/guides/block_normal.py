@@ -17,6 +17,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 
+from wiu_pyro.curvature import LayerRule
 from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.guides.blocks import Block, BlockNormal
 from wiu_pyro.guides.network_guide import NetworkGuide, visible
@@ -33,7 +34,7 @@ class CurvatureRecord:
     Attributes
     ----------
     kind : str
-        ``"ggn"``, ``"ggn_truncated"``, ``"fisher_mc"``, ``"fisher_empirical"`` or ``"hessian"``.
+        ``"ggn"``, ``"ggn_truncated"``, ``"ggn_averaged"``, ``"fisher_mc"``, ``"fisher_empirical"`` or ``"hessian"``.
     num_data : float
         Data the posterior is for.
     num_seen : int
@@ -218,6 +219,12 @@ class AutoBlockNormal(NetworkGuide):
             noted, scales=scales, trained=self.prior_record.trained, previous=self.prior_record
         )
         return other
+
+    def layer_index(self, rule: LayerRule, sites: Mapping[str, str]) -> torch.Tensor:
+        """Return where a layer's parameters stand in the flat vector, in the rule's order, shape (numel,)."""
+        places = {name: (place, shape) for name, place, shape in self.sites()}
+        positions = torch.arange(self.latent_dim, device=self.loc.device)
+        return rule.join({key: positions[places[site][0]].view(places[site][1]) for key, site in sites.items()})
 
     def posterior_sites(self) -> list[str]:
         """Return the sites of which at least one weight has a posterior."""

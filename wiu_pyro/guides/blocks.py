@@ -24,7 +24,7 @@ class Block:
     layers : tuple of str
         The layers it spans.
     structure : str
-        ``"kfac"``, ``"diagonal"`` or ``"full"``.
+        ``"kfac"``, ``"ekfac"``, ``"diagonal"`` or ``"full"``; ``"mean-field"`` or ``"low-rank"`` of other guides.
     precision : Precision
         Of shape (numel, numel).
     index : Tensor of int64, shape (numel,)

@@ -1,9 +1,9 @@
-"""What the batches of a pass show of a Laplace guide's layers, where these stand, and what is said afterwards."""
+"""The passes of a Laplace guide over its data: what batches show of its layers, and what is said afterwards."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,14 @@ import pyro
 import torch
 
 from wiu_pyro.curvature import (
+    Accumulated,
     CapturedBatch,
     Columns,
     ColumnTruncation,
     CurvaturePass,
     DirectRule,
     HessianColumns,
+    KroneckerFactors,
     LayerRule,
     OutputLikelihood,
     Portions,
@@ -26,16 +28,54 @@ from wiu_pyro.curvature import (
 )
 from wiu_pyro.errors import CurvatureError
 from wiu_pyro.guides.averaging import AVERAGED
-from wiu_pyro.guides.block_normal import AutoBlockNormal, CurvatureRecord
+from wiu_pyro.guides.block_normal import CurvatureRecord
 from wiu_pyro.guides.data_pass import DataPass, peak_memory_bytes
 from wiu_pyro.nn import run_at
 
 if TYPE_CHECKING:
     from wiu_pyro.guides.laplace import LaplaceGuide
 
-__all__ = ["captured_batches", "curvature_record", "layer_index", "name_zero_layers"]
+__all__ = ["captured_batches", "curvature_record", "fill_parts", "name_zero_layers"]
 
 Batch = tuple[torch.Tensor, ...]
+
+
+def fill_parts(
+    guide: LaplaceGuide, parts: Mapping[str, Accumulated], *, rules: dict[str, LayerRule], data: DataPass
+) -> CurvatureRecord:
+    """Fill empty curvatures by passes over the data at a guide's point estimate.
+
+    Parameters
+    ----------
+    guide : LaplaceGuide
+    parts : mapping of str to Accumulated
+        By layer, or one for several layers together.
+    rules : dict of str to LayerRule
+        The layers looked at.
+    data : DataPass
+
+    Returns
+    -------
+    CurvatureRecord
+        How the curvature was made.
+    """
+    totals = data.totals()
+    tolerance = guide.config.column_tolerance
+    truncation = ColumnTruncation(tolerance) if tolerance else None
+    portions = Portions.fitting(
+        guide.loc.device,
+        alone=all(type(part) is KroneckerFactors for part in parts.values()),
+        by_data=guide.config.curvature != "fisher_mc",
+    )
+    totals.sizes = portions.sizes
+    show = partial(captured_batches, guide, rules=rules, totals=totals, portions=portions, truncation=truncation)
+    data.go_over(parts, show, totals)
+    if guide.averaging is not None:
+        guide.averaging.blend(parts)
+    zeros = [layer for name, part in parts.items() for layer in part.zero_layers(name)]
+    name_zero_layers(zeros, len(rules), refused=guide.config.zero_curvature == "error")
+    lost = 0.0 if truncation is None else max(data.processes.gather(max(truncation.lost.values(), default=0.0)))
+    return curvature_record(guide, totals, data, columns_lost=lost)
 
 
 def captured_batches(
@@ -174,11 +214,3 @@ def curvature_record(
         seconds=data.seconds,
         peak_memory_bytes=peak_memory_bytes(guide.loc.device),
     )
-
-
-def layer_index(posterior: AutoBlockNormal, rule: LayerRule, sites: dict[str, str]) -> torch.Tensor:
-    """Return where a layer's parameters stand in the flat vector, in the rule's order, shape (numel,)."""
-    places = {name: (place, shape) for name, place, shape in posterior.sites()}
-    positions = torch.arange(posterior.latent_dim, device=posterior.loc.device)
-    values = {parameter: positions[places[site][0]].view(places[site][1]) for parameter, site in sites.items()}
-    return rule.join(values)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,9 @@ from torch import nn
 from wiu_pyro.curvature import (
     CURVATURE_KINDS,
     Accumulated,
-    ColumnTruncation,
     DirectRule,
-    KroneckerFactors,
     LayerRule,
     OutputLikelihood,
-    Portions,
     available_bytes,
     layers_to_differentiate,
     read,
@@ -36,7 +32,6 @@ from wiu_pyro.curvature import (
 from wiu_pyro.errors import CurvatureError, LikelihoodError, ModelError, PriorError
 from wiu_pyro.guides.averaging import Averaging
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
-from wiu_pyro.guides.captured import captured_batches, curvature_record, name_zero_layers
 from wiu_pyro.guides.cost import Cost, LayerCost, refuse_what_does_not_fit
 from wiu_pyro.guides.cost_measured import measure_cost
 from wiu_pyro.guides.data_pass import DataPass
@@ -223,6 +218,7 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         return (*self.structure.other_sites, *left)
 
     def layer_rules(self) -> dict[str, LayerRule]:
+        """Return how each layer with a posterior enters the curvature."""
         covered = self.covered_layers()
         return {
             layer.name: (DirectRule if layer.name in self._differentiated else rule_for)(layer.module, layer.shapes)
@@ -230,31 +226,10 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
             if layer.name in covered
         }
 
-    def _go_over(
-        self, parts: Mapping[str, Accumulated], rules: dict[str, LayerRule], data: DataPass
-    ) -> CurvatureRecord:
-        """Fill the parts by what the data show of the layers that have a rule, and say how."""
-        totals = data.totals()
-        tolerance = self.config.column_tolerance
-        truncation = ColumnTruncation(tolerance) if tolerance else None
-        portions = Portions.fitting(
-            self.loc.device,
-            alone=all(type(part) is KroneckerFactors for part in parts.values()),
-            by_data=self.config.curvature != "fisher_mc",
-        )
-        totals.sizes = portions.sizes
-        show = partial(captured_batches, self, rules=rules, totals=totals, portions=portions, truncation=truncation)
-        data.go_over(parts, show, totals)
-        if self.averaging is not None:
-            self.averaging.blend(parts)
-        zeros = [layer for name, part in parts.items() for layer in part.zero_layers(name)]
-        name_zero_layers(zeros, len(rules), refused=self.config.zero_curvature == "error")
-        lost = 0.0 if truncation is None else max(data.processes.gather(max(truncation.lost.values(), default=0.0)))
-        return curvature_record(self, totals, data, columns_lost=lost)
-
     def output_likelihood(
         self, batch: tuple[torch.Tensor, ...], weights: Mapping[str, torch.Tensor]
     ) -> OutputLikelihood:
+        """Return the likelihood of a batch at given weights, on their graph."""
         trace, _ = run_at(self.model, weights, batch, hold_parameters=True)
         return read(trace.nodes[self.structure.observed]["fn"])
 

@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from wiu_pyro.curvature import CURVATURE_KINDS
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
-from wiu_pyro.guides.captured import layer_index
 from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.exact_hessian import curvature_precision, hessian_of_sites
 from wiu_pyro.guides.laplace_layers import AutoLaplace
@@ -60,7 +59,7 @@ class AutoBlockDiagonalLaplace(AutoLaplace):
                 for key, start in zip(layer.sites, starts, strict=False)
             }
             places = rule.join(order).to(matrix.device)  # in the order of the rule
-            index = layer_index(posterior, rule, layer.sites)
+            index = posterior.layer_index(rule, layer.sites)
             precision = curvature_precision(
                 self, matrix[places][:, places] * record.scale, prior_precision[index], data=data, name=layer.name
             )

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from wiu_pyro.curvature import CURVATURE_KINDS, FullCurvature
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
-from wiu_pyro.guides.captured import layer_index
+from wiu_pyro.guides.captured import fill_parts
 from wiu_pyro.guides.cost import LayerCost, full_cost
 from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.exact_hessian import curvature_precision, hessian_of_sites
@@ -54,13 +54,13 @@ class AutoFullLaplace(LaplaceGuide):
         prior_precision = posterior.flat_prior().scale.double().square().reciprocal()
         names, rules = self.covered_layers(), self.layer_rules()
         sites = {layer.name: layer.sites for layer in self.structure.layers}
-        index = torch.cat([layer_index(posterior, rule, sites[name]) for name, rule in rules.items()])
+        index = torch.cat([posterior.layer_index(rule, sites[name]) for name, rule in rules.items()])
         if self.curvature_kind == "hessian":
             matrix, record = hessian_of_sites(self, [name for name, *_ in posterior.sites()], data)
             matrix = matrix[index][:, index]  # in the order of the rules
         else:
             full = FullCurvature(rules)
-            record = self._go_over({"all layers": full}, rules, data)
+            record = fill_parts(self, {"all layers": full}, rules=rules, data=data)
             matrix = full.matrix
         precision = curvature_precision(self, matrix * record.scale, prior_precision[index], data=data)
         return (Block(names, "full", precision, index, rules if self._shows_jacobians else {}),), record

@@ -12,7 +12,7 @@ from typing_extensions import override
 from wiu_pyro.curvature import STRUCTURES, KroneckerFactors, LayerCurvature, LayerRule, MatrixRule, bytes_in_words
 from wiu_pyro.errors import CostError, GuideError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
-from wiu_pyro.guides.captured import layer_index
+from wiu_pyro.guides.captured import fill_parts
 from wiu_pyro.guides.cost import LayerCost, layer_cost
 from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.laplace import LaplaceGuide
@@ -126,6 +126,7 @@ class AutoLaplace(LaplaceGuide):
         """Return the structure of each layer, after one look at the model."""
         return choose_structures(self.asked_structure, self.structure)
 
+    @override
     def covered_layers(self) -> tuple[str, ...]:
         return tuple(name for name, wanted in self.chosen_structures().items() if wanted != POINT)
 
@@ -226,7 +227,7 @@ class AutoLaplace(LaplaceGuide):
     def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
         curvatures = self._curvatures()
         layers = {layer.name: layer for layer in self.structure.layers}
-        index = {name: layer_index(posterior, one.rule, layers[name].sites) for name, one in curvatures.items()}
+        index = {name: posterior.layer_index(one.rule, layers[name].sites) for name, one in curvatures.items()}
         prior_precision = posterior.flat_prior().scale.square().reciprocal()
         for name, curvature in curvatures.items():
             curvature.check_prior(name, prior_precision[index[name]])
@@ -234,7 +235,7 @@ class AutoLaplace(LaplaceGuide):
         self._name_wide(curvatures)
         self.refuse_cost()
         rules = {name: curvature.rule for name, curvature in curvatures.items()}
-        record = self._go_over(curvatures, rules, data)
+        record = fill_parts(self, curvatures, rules=rules, data=data)
         blocks = []
         for name, curvature in curvatures.items():
             precision = curvature.precision(prior_precision[index[name]], scale=record.scale)

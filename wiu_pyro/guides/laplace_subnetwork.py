@@ -16,7 +16,7 @@ from typing_extensions import override
 from wiu_pyro.curvature import DiagonalCurvature, FullCurvature, LayerRule
 from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
-from wiu_pyro.guides.captured import layer_index
+from wiu_pyro.guides.captured import fill_parts
 from wiu_pyro.guides.cost import LayerCost, full_cost
 from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.laplace import LaplaceGuide
@@ -174,7 +174,7 @@ class AutoSubnetworkLaplace(LaplaceGuide):
     ) -> tuple[tuple[Block, ...], CurvatureRecord]:
         """Return one block over the chosen entries of all layers together."""
         full, index = FullCurvature(rules, entries), self._index(posterior)
-        record = self._go_over({"chosen weights": full}, rules, data)
+        record = fill_parts(self, {"chosen weights": full}, rules=rules, data=data)
         places = torch.cat([index[name][found] for name, found in entries.items()])
         prior = posterior.flat_prior().scale[places].double().square().reciprocal()
         precision = DensePrecision(full.matrix * record.scale, prior, dtype=posterior.loc.dtype)
@@ -187,11 +187,11 @@ class AutoSubnetworkLaplace(LaplaceGuide):
     ) -> tuple[dict[str, DiagonalCurvature], CurvatureRecord]:
         """Go through the data for the exact diagonal of the curvature of each layer."""
         diagonals = {name: DiagonalCurvature(rule) for name, rule in rules.items()}
-        return diagonals, self._go_over(diagonals, rules, data)
+        return diagonals, fill_parts(self, diagonals, rules=rules, data=data)
 
     def _index(self, posterior: AutoBlockNormal) -> dict[str, torch.Tensor]:
         sites = {layer.name: layer.sites for layer in self.structure.layers}
-        return {name: layer_index(posterior, rule, sites[name]) for name, rule in self.layer_rules().items()}
+        return {name: posterior.layer_index(rule, sites[name]) for name, rule in self.layer_rules().items()}
 
     def _masks(self) -> dict[str, torch.Tensor]:
         """Return the mask of each site, none of whose weights are chosen where the user gave none."""
