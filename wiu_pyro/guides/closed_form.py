@@ -12,17 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pyro.infer import autoguide
 
 from wiu_pyro.errors import GuideError
-from wiu_pyro.guides.block_normal import AutoBlockNormal, Block
-from wiu_pyro.guides.laplace import LaplaceGuide
+from wiu_pyro.guides.blocks import Block
+from wiu_pyro.guides.gaussian import Gaussian, layer_places, read_gaussian
 from wiu_pyro.guides.start import is_real
 from wiu_pyro.linalg import (
-    DensePrecision,
     DiagonalPrecision,
     EigenbasisPrecision,
-    LowRankCovariance,
     Precision,
     kl_from_diagonal_normal,
 )
@@ -71,16 +68,6 @@ class ClosedForm:
     layer_spectra: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Gaussian:
-    """A Gaussian guide taken apart: mean, blocks, and the places of the layers' sites in the flat vector."""
-
-    loc: torch.Tensor
-    blocks: tuple[Block, ...]
-    places: dict[str, tuple[slice, torch.Size]]
-    point_values: dict[str, torch.Tensor] = field(default_factory=dict)  # sites that are not in the flat vector
-
-
 def closed_form(guide: Any, structure: ModelStructure) -> ClosedForm | None:
     """Return the exact moments of a Gaussian guide.
 
@@ -102,93 +89,19 @@ def closed_form(guide: Any, structure: ModelStructure) -> ClosedForm | None:
         If the guide is a Laplace guide that has only its point estimate, or has not been set up.
     """
     with torch.no_grad():
-        gaussian = _read(guide, structure)
+        gaussian = read_gaussian(guide, structure)
         if gaussian is None:
             return None
         return _moments(gaussian, structure)
 
 
-def _read(guide: Any, structure: ModelStructure) -> _Gaussian | None:
-    if isinstance(guide, LaplaceGuide | autoguide.AutoLaplaceApproximation):
-        raise GuideError(
-            f"{type(guide).__name__} is a point estimate until its curvature is known. Use the guide that "
-            "laplace_approximation(data) returns, or fit it with wiu_pyro.fit."
-        )
-    if getattr(guide, "prototype_trace", None) is None:
-        return None
-    if isinstance(guide, AutoBlockNormal):
-        places = {name: (place, shape) for name, place, shape in guide.sites()}
-        return _Gaussian(guide.loc, guide.blocks, places, guide.point_values)
-    if isinstance(guide, autoguide.AutoNormal):
-        return _read_auto_normal(guide, structure)
-    if isinstance(guide, autoguide.AutoContinuous) and hasattr(guide, "loc"):
-        return _read_auto_continuous(guide, structure)
-    return None
-
-
-def _read_auto_continuous(guide: Any, structure: ModelStructure) -> _Gaussian | None:
-    places, start = {}, 0
-    for name, _ in guide.prototype_trace.iter_stochastic_nodes():
-        shape = guide._unconstrained_shapes[name]
-        places[name] = (slice(start, start + shape.numel()), shape)
-        start += shape.numel()
-    everything = torch.arange(start, device=guide.loc.device)
-    precision: Precision
-    if getattr(guide, "factorised", False):
-        loc, scale = guide._loc_scale()
-        return _Gaussian(loc, _by_layer(structure, places, scale, guide.structure_name), places)
-    if isinstance(guide, autoguide.AutoDiagonalNormal):
-        return _Gaussian(guide.loc, _by_layer(structure, places, guide.scale, "mean-field"), places)
-    names = tuple(layer.name for layer in structure.layers)
-    if isinstance(guide, autoguide.AutoMultivariateNormal):
-        factor = (guide.scale[:, None] * guide.scale_tril).double()
-        precision = DensePrecision(torch.cholesky_inverse(factor), dtype=guide.loc.dtype)
-        return _Gaussian(guide.loc, (Block(names, "full", precision, everything),), places)
-    if isinstance(guide, autoguide.AutoLowRankMultivariateNormal):
-        scale = guide.scale
-        precision = LowRankCovariance(guide.cov_factor * scale[:, None], scale * scale)
-        return _Gaussian(guide.loc, (Block(names, "low-rank", precision, everything),), places)
-    return None
-
-
-def _read_auto_normal(guide: Any, structure: ModelStructure) -> _Gaussian:
-    locs, scales, places, start = [], [], {}, 0
-    for name, _ in guide.prototype_trace.iter_stochastic_nodes():
-        loc, scale = guide._get_loc_and_scale(name)
-        places[name] = (slice(start, start + loc.numel()), loc.shape)
-        start += loc.numel()
-        locs.append(loc.reshape(-1))
-        scales.append(scale.expand(loc.shape).reshape(-1))
-    return _Gaussian(torch.cat(locs), _by_layer(structure, places, torch.cat(scales), "mean-field"), places)
-
-
-def _by_layer(
-    structure: ModelStructure, places: dict[str, tuple[slice, torch.Size]], scale: torch.Tensor, name: str
-) -> tuple[Block, ...]:
-    blocks = []
-    for layer in structure.layers:
-        index = _index(layer, places, scale.device)
-        blocks.append(Block((layer.name,), name, DiagonalPrecision(scale[index].square().reciprocal()), index))
-    return tuple(blocks)
-
-
-def _index(layer: Layer, places: dict[str, tuple[slice, torch.Size]], device: torch.device) -> torch.Tensor:
-    ranges = [torch.arange(places[site][0].start, places[site][0].stop) for site in layer.sites.values()]
-    return torch.cat(ranges).to(device)
-
-
-def _moments(gaussian: _Gaussian, structure: ModelStructure) -> ClosedForm:
+def _moments(gaussian: Gaussian, structure: ModelStructure) -> ClosedForm:
     variance, conditional = torch.zeros_like(gaussian.loc), torch.zeros_like(gaussian.loc)
     for block in gaussian.blocks:
         variance[block.index] = block.precision.variance()
         conditional[block.index] = block.precision.conditional_variance()
     sites = [site for layer in structure.layers for site in layer.sites.values()]
-    for site in sites:
-        if site not in gaussian.point_values and not is_real(structure.priors[site].support):
-            raise GuideError(
-                f"Weights must take any real value, but the prior of '{site}' has a bounded support. "
-                "Use a prior on the whole line, such as Normal or Laplace."
-            )
+    _refuse_bounded(gaussian, structure, sites)
 
     def by_site(values: torch.Tensor) -> dict[str, torch.Tensor]:
         return {site: values[place].view(shape) for site, (place, shape) in gaussian.places.items() if site in sites}
@@ -221,13 +134,22 @@ def _moments(gaussian: _Gaussian, structure: ModelStructure) -> ClosedForm:
     )
 
 
-def _blocks_by_layer(gaussian: _Gaussian, structure: ModelStructure) -> dict[str, Block]:
+def _refuse_bounded(gaussian: Gaussian, structure: ModelStructure, sites: list[str]) -> None:
+    for site in sites:
+        if site not in gaussian.point_values and not is_real(structure.priors[site].support):
+            raise GuideError(
+                f"Weights must take any real value, but the prior of '{site}' has a bounded support. "
+                "Use a prior on the whole line, such as Normal or Laplace."
+            )
+
+
+def _blocks_by_layer(gaussian: Gaussian, structure: ModelStructure) -> dict[str, Block]:
     """Return the block of each layer, without those that stay at their point estimate."""
     blocks = {name: block for block in gaussian.blocks for name in block.layers}
     return {layer.name: blocks[layer.name] for layer in structure.layers if layer.name in blocks}
 
 
-def _total_kl(gaussian: _Gaussian, structure: ModelStructure, layer_kl: dict[str, float]) -> float:
+def _total_kl(gaussian: Gaussian, structure: ModelStructure, layer_kl: dict[str, float]) -> float:
     """Return the KL of the joint posterior over all layers: the layers' sum, and what one block holds between them."""
     total = sum(layer_kl.values())
     for block in gaussian.blocks:
@@ -241,22 +163,22 @@ def _total_kl(gaussian: _Gaussian, structure: ModelStructure, layer_kl: dict[str
     return float(total)
 
 
-def _own_index(gaussian: _Gaussian, layer: Layer, block: Block) -> torch.Tensor:
+def _own_index(gaussian: Gaussian, layer: Layer, block: Block) -> torch.Tensor:
     """Return those entries of the flat vector that a block has of a layer."""
-    index = _index(layer, gaussian.places, block.index.device)
+    index = layer_places(layer, gaussian.places, block.index.device)
     held = torch.zeros(len(gaussian.loc), dtype=torch.bool, device=index.device)
     held[block.index] = True
     return index[held[index]]
 
 
-def _marginal(gaussian: _Gaussian, block: Block, index: torch.Tensor) -> Precision:
+def _marginal(gaussian: Gaussian, block: Block, index: torch.Tensor) -> Precision:
     """Return the precision of the marginal over entries `index` of the flat vector, all of them within one block."""
     position = torch.empty(len(gaussian.loc), dtype=torch.long, device=index.device)
     position[block.index] = torch.arange(len(block.index), device=index.device)
     return block.precision.marginal(position[index])  # type: ignore[attr-defined]
 
 
-def _layer_kl(gaussian: _Gaussian, layer: Layer, structure: ModelStructure, block: Block) -> tuple[float, float]:
+def _layer_kl(gaussian: Gaussian, layer: Layer, structure: ModelStructure, block: Block) -> tuple[float, float]:
     """Return KL of a layer's marginal from its prior and its standard error, 0 where in closed form."""
     if set(layer.sites.values()) & set(structure.dependent_priors):
         return math.nan, 0.0
@@ -281,7 +203,7 @@ def _layer_kl(gaussian: _Gaussian, layer: Layer, structure: ModelStructure, bloc
     return values.mean().item(), (values.std() / KL_DRAWS**0.5).item()
 
 
-def _layer_draws(gaussian: _Gaussian, index: torch.Tensor, precision: Precision) -> torch.Tensor:
+def _layer_draws(gaussian: Gaussian, index: torch.Tensor, precision: Precision) -> torch.Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         noise = torch.randn(KL_DRAWS, len(index), dtype=gaussian.loc.dtype).to(gaussian.loc.device)
@@ -289,7 +211,7 @@ def _layer_draws(gaussian: _Gaussian, index: torch.Tensor, precision: Precision)
 
 
 def _flat_priors(
-    gaussian: _Gaussian, layer: Layer, structure: ModelStructure
+    gaussian: Gaussian, layer: Layer, structure: ModelStructure
 ) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """Return prior mean and sd in the flat vector, filled for one layer, and whether all its priors are Normal."""
     loc, scale = torch.zeros_like(gaussian.loc), torch.ones_like(gaussian.loc)
