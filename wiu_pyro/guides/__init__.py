@@ -1,8 +1,10 @@
 """Posterior approximations, one per file; each is a Pyro AutoGuide."""
 
-from wiu_pyro.guides.block_normal import AutoBlockNormal
+from wiu_pyro.guides.block_normal import AutoBlockNormal, CurvatureRecord
 from wiu_pyro.guides.closed_form import ClosedForm, closed_form
-from wiu_pyro.guides.evidence import log_marginal_likelihood, tune_prior
+from wiu_pyro.guides.cost import Cost, LayerCost
+from wiu_pyro.guides.evidence import log_marginal_likelihood
+from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.laplace_block import AutoBlockDiagonalLaplace
 from wiu_pyro.guides.laplace_diagonal import AutoDiagonalLaplace
 from wiu_pyro.guides.laplace_ekfac import AutoEKFACLaplace
@@ -13,6 +15,7 @@ from wiu_pyro.guides.laplace_layers import AutoLaplace
 from wiu_pyro.guides.laplace_subnetwork import AutoSubnetworkLaplace
 from wiu_pyro.guides.mean_field import AutoMeanField
 from wiu_pyro.guides.prior_scales import PriorRecord, PriorTuning
+from wiu_pyro.guides.prior_tuning import tune_prior
 from wiu_pyro.guides.registry import by_name, known_guides
 from wiu_pyro.guides.start import init_to_network
 
@@ -28,6 +31,10 @@ __all__ = [
     "AutoMeanField",
     "AutoSubnetworkLaplace",
     "ClosedForm",
+    "Cost",
+    "CurvatureRecord",
+    "LaplaceGuide",
+    "LayerCost",
     "PriorRecord",
     "PriorTuning",
     "by_name",

@@ -17,7 +17,7 @@ import torch
 from wiu_pyro.errors import GuideError, PriorError, near_matches
 from wiu_pyro.nn import ModelStructure, base_distribution
 
-__all__ = ["PriorRecord", "PriorTuning", "groups_of", "match_scales", "read_tuning", "scaled_structure"]
+__all__ = ["PriorRecord", "PriorTuning", "by_site", "groups_of", "match_scales", "read_tuning", "scaled_structure"]
 
 PER = ("network", "layer", "site")
 BY = ("marginal-likelihood", "cross-validation")
@@ -177,6 +177,11 @@ def groups_of(structure: ModelStructure, sites: list[str], per: str) -> dict[str
         name = site if per == "site" else layer_of[site]
         groups[name] = (*groups.get(name, ()), site)
     return groups
+
+
+def by_site(scales: Mapping[str, float], groups: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
+    """Return the multiplier of each site from those of the groups."""
+    return {site: scales[name] for name, sites in groups.items() for site in sites}
 
 
 def match_scales(

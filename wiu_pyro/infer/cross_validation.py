@@ -11,8 +11,8 @@ from scipy.special import logsumexp
 
 from wiu_pyro.errors import GuideError
 from wiu_pyro.guides.block_normal import AutoBlockNormal
-from wiu_pyro.guides.evidence import warn_inconsistent
-from wiu_pyro.guides.prior_scales import PriorRecord, PriorTuning, groups_of
+from wiu_pyro.guides.prior_scales import PriorRecord, PriorTuning, by_site, groups_of
+from wiu_pyro.guides.prior_tuning import warn_inconsistent
 from wiu_pyro.infer.predict import predict
 from wiu_pyro.infer.result import Fit
 
@@ -64,18 +64,14 @@ def cross_validate_prior(fit: Fit, validation: Any, *, tuning: PriorTuning | Non
             tried = {scales[name]: best}
             for scale in tuning.grid:
                 if scale not in tried:
-                    guide = fit.guide.with_prior(_by_site({**scales, name: scale}, groups))
+                    guide = fit.guide.with_prior(by_site({**scales, name: scale}, groups))
                     tried[scale] = _density(fit, guide, validation, seed)
             scales[name] = max(tried, key=tried.__getitem__)
             best = tried[scales[name]]
     record = PriorRecord(groups=scales, tuning=tuning, objective=(before, best))
-    guide = fit.guide.with_prior(_by_site(scales, groups), record=record)
+    guide = fit.guide.with_prior(by_site(scales, groups), record=record)
     warn_inconsistent(guide)
     return replace(fit, guide=guide, structure=guide.structure)
-
-
-def _by_site(scales: dict[str, float], groups: dict[str, tuple[str, ...]]) -> dict[str, float]:
-    return {site: scales[name] for name, sites in groups.items() for site in sites}
 
 
 def _density(fit: Fit, guide: AutoBlockNormal, validation: Any, seed: int) -> float:

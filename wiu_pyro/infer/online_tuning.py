@@ -15,9 +15,10 @@ from dataclasses import replace
 import torch
 
 from wiu_pyro.guides.block_normal import AutoBlockNormal
-from wiu_pyro.guides.evidence import Evidence, by_group
+from wiu_pyro.guides.evidence import Evidence
 from wiu_pyro.guides.laplace import LaplaceGuide
-from wiu_pyro.guides.prior_scales import PriorTuning, groups_of
+from wiu_pyro.guides.prior_scales import PriorTuning, by_site, groups_of
+from wiu_pyro.guides.prior_tuning import by_group
 from wiu_pyro.nn import Batches
 
 __all__ = ["OnlineTuning", "untuned"]
@@ -68,7 +69,7 @@ class OnlineTuning:
             (-evidence(by_group(scales, groups))).backward()
             self.optimiser.step()
         found = dict(zip(groups, self.logs.detach().exp().tolist(), strict=True))
-        self.guide.set_prior_scales({site: found[name] for name, sites in groups.items() for site in sites})
+        self.guide.set_prior_scales(by_site(found, groups))
 
     def _posterior(self) -> AutoBlockNormal:
         guide, config = self.guide, self.guide.config
