@@ -1,5 +1,6 @@
 """Fit a guide, draw weights from it, and predict."""
 
+from wiu_pyro.infer.averaged_curvature import average_curvature
 from wiu_pyro.infer.config import FitConfig
 from wiu_pyro.infer.convergence import Convergence, assess
 from wiu_pyro.infer.cross_validation import cross_validate_prior
@@ -16,6 +17,7 @@ __all__ = [
     "FunctionalBatch",
     "Predictions",
     "assess",
+    "average_curvature",
     "cross_validate_prior",
     "draw_weights",
     "fit",
