@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.curvature.test_accumulate import BATCH, GUIDES, data, network, outcome
 from wiu_pyro.errors import CurvatureError, DataError
 from wiu_pyro.guides import AutoKFACLaplace
+from wiu_pyro.infer import averaged_curvature
+from wiu_pyro.nn import BayesianNetwork, Normal, as_batches
 
 
 def posteriors() -> dict[str, list[torch.Tensor]]:
@@ -29,6 +31,17 @@ def posteriors() -> dict[str, list[torch.Tensor]]:
     for name, source in sources.items():
         found[name] = outcome(AutoKFACLaplace(network()).laplace_approximation(source))
     return found
+
+
+def averaged() -> list[torch.Tensor]:
+    """A curvature averaged over outputs, in rounds that end sooner by one half of the data than by the other."""
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    x, y = data()
+    guide = AutoKFACLaplace(BayesianNetwork(net, Normal(1.0), num_data=len(x)).eval())
+    batches = as_batches((x, y), batch_size=BATCH)
+    averaged_curvature.SETTLED = 0.038
+    return outcome(averaged_curvature.average_curvature(guide, guide.laplace_approximation(batches), batches, rounds=8))
 
 
 def refused(folder: Path, rank: int) -> list[str]:
@@ -52,7 +65,11 @@ def main() -> None:
     torch.set_num_threads(1)
     if count > 1:
         distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
-    found = {"posteriors": posteriors(), "refused": refused(folder, rank) if count > 1 else []}
+    found = {
+        "posteriors": posteriors(),
+        "averaged": averaged(),
+        "refused": refused(folder, rank) if count > 1 else [],
+    }
     torch.save(found, folder / f"{count}-{rank}.pt")
     if count > 1:
         distributed.destroy_process_group()

@@ -59,6 +59,12 @@ def test_two_processes_have_the_posterior_of_one(name, shared, alone):
         torch.testing.assert_close(mine, expected, rtol=1e-5, atol=0.0)
 
 
+def test_two_processes_average_a_curvature_in_the_same_rounds(shared):
+    """Each sees other data, on which the outputs' variance settles in other rounds."""
+    for mine, other in zip(*(one["averaged"] for one in shared), strict=True):
+        assert torch.equal(mine, other)
+
+
 def test_failure_of_one_process_is_said_by_all(shared):
     assert "The network's output must be finite, but batch 1 gave NaN" in shared[1]["refused"][0]
     assert "process 1 of 2 failed: DataError: The network's output must be finite" in shared[0]["refused"][0]

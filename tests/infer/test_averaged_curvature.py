@@ -82,6 +82,7 @@ def test_rounds_that_did_not_settle_are_said():
     ("guide", "options", "message"),
     [
         (wiu.guides.AutoEKFACLaplace, {}, "take two"),
+        (wiu.guides.AutoSubnetworkLaplace, {}, "largest variance differ from round to round"),
         (wiu.guides.AutoKFACLaplace, {"curvature": "fisher_mc"}, "'fisher_mc' was asked for"),
         (wiu.guides.AutoKFACLaplace, {"column_tolerance": 0.5}, "'ggn_truncated' was asked for"),
     ],

@@ -1,10 +1,11 @@
 """Curvature averaged over a posterior's outputs, in place of the curvature at the weights' mode.
 
-At the mode of a sure classifier the likelihood's Hessian is almost zero, and a Laplace approximation is too wide. The
-best Gaussian for the linearised network has the precision Q + Σ_n J_n' E_q[H(f_n)] J_n, with H averaged over the
-posterior's own outputs (Opper and Archambeau 2009): a fixed point, here reached in damped rounds, each a step of
-variational online Newton (Khan and Rue 2023). An output f drawn from q and a label y drawn at f give a column
-dl/df(f, y), and E[dl/df dl/df'] = E_q[H(f)]: an averaged curvature costs as many columns as draws.
+At the mode of a sure classifier the likelihood's Hessian is almost zero, and a Laplace approximation is too wide. Of
+all Gaussians of the same mean the best for the linearised network has the precision Q + Σ_n J_n' E_q[H(f_n)] J_n, with
+H averaged over the posterior's own outputs (Opper and Archambeau 2009): a fixed point, here reached in damped rounds,
+each a step of variational online Newton (Khan and Rue 2023) with the mean held. An output f drawn from q and a label y
+drawn at f give a column dl/df(f, y), and E[dl/df dl/df'] = E_q[H(f)]: an averaged curvature costs as many columns as
+draws.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from wiu_pyro.curvature import Accumulated, OutputLikelihood
+from wiu_pyro.curvature import Accumulated, OutputLikelihood, Processes
 
 __all__ = ["AVERAGED", "Averaging"]
 
@@ -53,16 +54,20 @@ class Averaging:
 
     @property
     def mean_variance(self) -> float:
-        """Variance of an output under the posterior that the round began with, averaged over data and outputs."""
-        return self._variance / max(1, self._seen)
+        """Variance of an output under the posterior that the round began with, averaged over data and outputs.
+
+        Of all processes' data, which all must ask for it: rounds end in each at the same number.
+        """
+        found = Processes.present().gather((self._variance, self._seen))
+        return sum(variance for variance, _ in found) / max(1, sum(seen for _, seen in found))
 
     def columns(self, likelihood: OutputLikelihood, batch: Batch) -> torch.Tensor:
         """Return the columns to pass backwards, shape (num_draws, batch, outputs)."""
         mean, covariance = self.spread(batch)
         self._variance += covariance.diagonal(dim1=-2, dim2=-1).double().mean(-1).sum().item()
         self._seen += len(mean)
-        if self.generator is None:  # the same draws in every round
-            self.generator = torch.Generator(mean.device).manual_seed(0)
+        if self.generator is None:  # the same draws in every round, others in each process
+            self.generator = torch.Generator(mean.device).manual_seed(Processes.present().rank)
         values, vectors = torch.linalg.eigh(covariance.double())
         root = (vectors * values.clamp(min=0).sqrt()[:, None, :]).to(mean)  # (batch, outputs, outputs)
         found = []

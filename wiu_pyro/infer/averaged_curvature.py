@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from wiu_pyro.errors import GuideError
-from wiu_pyro.guides import AutoBlockNormal
+from wiu_pyro.guides import AutoBlockNormal, AutoSubnetworkLaplace
 from wiu_pyro.guides.averaging import Averaging
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.infer.functional import functional_distribution
@@ -25,8 +25,10 @@ def average_curvature(
 ) -> AutoBlockNormal:
     """Return the posterior whose curvature is averaged over its own outputs, the prior tuned again in each round.
 
-    The fixed point is a stationary point of the linearised network's evidence lower bound, in the covariance and, where
-    the guide tunes its prior by marginal likelihood, in the prior's scales.
+    With the mean held at the point estimate, the fixed point of a diagonal, block or full structure is a stationary
+    point of the linearised network's evidence lower bound in the covariance, to the noise of the draws; Kronecker
+    factors stand for a layer's block there as they do in Laplace. Where the guide tunes its prior by marginal
+    likelihood, the bound is stationary in the prior's scales in any structure.
 
     Parameters
     ----------
@@ -48,20 +50,11 @@ def average_curvature(
     Raises
     ------
     GuideError
-        If the structure takes two passes, or the curvature is not the exact GGN.
+        If the structure takes two passes, or the curvature is not the exact GGN; if weights are chosen by variance.
     """
     if guide.structure.likelihood == "normal":
         return posterior
-    if guide.config.kind != "ggn":
-        raise GuideError(
-            f"A curvature is averaged over outputs in place of the exact GGN, but '{guide.config.kind}' was asked for. "
-            'Use curvature="ggn" with no column_tolerance.'
-        )
-    if any(part.num_passes > 1 for part in guide.new_parts().values()):
-        raise GuideError(
-            "A curvature is averaged in structures that take one pass over the data, but eigenvalue-corrected factors "
-            'take two, each time in another basis. Use "kfac", "diagonal" or "full".'
-        )
+    _refuse(guide)
     present, sums, history = posterior, {}, []
 
     def spread(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,3 +79,22 @@ def average_curvature(
         stacklevel=2,
     )
     return present
+
+
+def _refuse(guide: LaplaceGuide) -> None:
+    """Raise GuideError for what would not be the same from round to round, or is no GGN."""
+    if guide.config.kind != "ggn":
+        raise GuideError(
+            f"A curvature is averaged over outputs in place of the exact GGN, but '{guide.config.kind}' was asked for. "
+            'Use curvature="ggn" with no column_tolerance.'
+        )
+    if any(part.num_passes > 1 for part in guide.new_parts().values()):
+        raise GuideError(
+            "A curvature is averaged in structures that take one pass over the data, but eigenvalue-corrected factors "
+            'take two, each time in another basis. Use "kfac", "diagonal" or "full".'
+        )
+    if isinstance(guide, AutoSubnetworkLaplace) and guide.select == "largest-variance":
+        raise GuideError(
+            "Rounds of averaging need the same weights in each, but those of largest variance differ from round to "
+            'round. Choose them by masks or by select="largest-magnitude".'
+        )
