@@ -110,7 +110,8 @@ class PriorRecord:
         The multipliers as they were tuned, by layer, site or ``"network"``; empty where nothing was tuned.
     tuning : PriorTuning or None
     objective : tuple of float or None
-        What was maximised, in nats, before and after: the log evidence, or the mean log predictive density.
+        What was maximised, in nats, before and after: the log evidence, or the mean log predictive density. With an
+        averaged curvature it is the evidence's formula, whose gradient is the lower bound's, but no evidence.
     previous : PriorRecord or None
         What stood before the last change.
     """
