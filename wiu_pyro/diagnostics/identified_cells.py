@@ -73,7 +73,7 @@ def tallied(moments: Moments, limits: Limits) -> Tally:
     -------
     Tally
     """
-    sd = moments.sd_conditional if limits.conditional and moments.sd_conditional is not None else moments.sd
+    sd = moments.sd_of(conditional=limits.conditional)
     shape = (*moments.mean.shape, 1, 1)[:2]
     arrays = [part.reshape(*shape, -1) for part in (moments.mean, sd, moments.prior_mean, moments.prior_sd)]
     rows = max(1, BLOCK // max(1, arrays[0][0].size))

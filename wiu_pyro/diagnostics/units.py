@@ -42,6 +42,10 @@ class Moments:
         """Where a weight has an uncertainty: not fixed at a point estimate."""
         return self.sd > 0
 
+    def sd_of(self, *, conditional: bool) -> np.ndarray:
+        """Return the conditional sd where it is asked for and known, else the marginal one."""
+        return self.sd_conditional if conditional and self.sd_conditional is not None else self.sd
+
 
 @dataclass(frozen=True)
 class Units:
@@ -121,8 +125,7 @@ def pooled_moments(idata: Any, layer: str, *, chain: int) -> list[Moments]:
 
 def contraction(moments: Moments, *, conditional: bool = False) -> np.ndarray:
     """Return 1 - sd² / prior sd² of each weight, float32; NaN where a weight is fixed at a point estimate."""
-    sd = moments.sd_conditional if conditional and moments.sd_conditional is not None else moments.sd
-    ratio = sd / moments.prior_sd
+    ratio = moments.sd_of(conditional=conditional) / moments.prior_sd
     found = np.subtract(1, np.square(ratio, out=ratio), out=ratio)
     found[~moments.free] = np.nan
     return found

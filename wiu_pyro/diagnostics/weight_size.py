@@ -53,7 +53,7 @@ class Quantities:
     @classmethod
     def of(cls, moments: Moments, *, conditional: bool) -> Quantities:
         """Return the quantities of one parameter, (outputs, inputs, rest), by its marginal or conditional sd."""
-        found = moments.sd_conditional if conditional and moments.sd_conditional is not None else moments.sd
+        found = moments.sd_of(conditional=conditional)
         absolute = np.abs(moments.mean)
         known = np.isfinite(absolute) & np.isfinite(found) & (found > 0)
         sd = np.where(known, found, np.float32(1))
