@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call, hessian, jacrev
 
 from wiu_pyro.curvature import CategoricalOutput, CurvaturePass, OutputLikelihood, rule_for
-from wiu_pyro.curvature.capture import CapturedBatch
+from wiu_pyro.curvature.layer_record import CapturedBatch
 
 NUM_DATA, CLASSES = 6, 3
 

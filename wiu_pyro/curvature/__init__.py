@@ -3,7 +3,7 @@
 from wiu_pyro.curvature.accumulate import DataStream, accumulate
 from wiu_pyro.curvature.accumulated import Accumulated, Totals
 from wiu_pyro.curvature.backward import Columns, HessianColumns, Portions
-from wiu_pyro.curvature.capture import CapturedBatch, CurvaturePass, capture_layers, refuse_training_mode
+from wiu_pyro.curvature.capture import CurvaturePass, refuse_training_mode
 from wiu_pyro.curvature.checkpoint import Checkpoint, fingerprint
 from wiu_pyro.curvature.config import CurvatureConfig, read_curvature_config
 from wiu_pyro.curvature.diagonal import DiagonalCurvature
@@ -15,6 +15,7 @@ from wiu_pyro.curvature.full import FullCurvature, FullLayerCurvature
 from wiu_pyro.curvature.hessian import HessianSum, hessian
 from wiu_pyro.curvature.kronecker import KroneckerFactors
 from wiu_pyro.curvature.layer_curvature import LayerCurvature
+from wiu_pyro.curvature.layer_record import CapturedBatch, capture_layers
 from wiu_pyro.curvature.likelihood import (
     CURVATURE_KINDS,
     BernoulliOutput,

@@ -4,91 +4,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wiu_pyro.curvature.backward import Columns, Portions, gradients
+from wiu_pyro.curvature.direct import DirectLayers
+from wiu_pyro.curvature.layer_record import (
+    CapturedBatch,
+    LayerRecord,
+    capture_layers,
+    no_data_message,
+    plain_attention,
+)
 from wiu_pyro.curvature.likelihood import OutputLikelihood
 from wiu_pyro.curvature.truncation import ColumnTruncation
-from wiu_pyro.errors import CurvatureError, DataError, ModelError
+from wiu_pyro.errors import CurvatureError, DataError
 
-if TYPE_CHECKING:
-    from wiu_pyro.curvature.direct import DirectLayers
-
-__all__ = [
-    "CapturedBatch",
-    "CurvaturePass",
-    "capture_layers",
-    "no_data_message",
-    "plain_attention",
-    "refuse_training_mode",
-]
+__all__ = ["CurvaturePass", "refuse_training_mode"]
 
 TRAINING_SENSITIVE = (
     nn.modules.dropout._DropoutNd,
     nn.modules.batchnorm._BatchNorm,
 )
-
-
-@dataclass
-class _Record:
-    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
-    outputs: dict[str, torch.Tensor] = field(default_factory=dict)
-
-
-@contextmanager
-def capture_layers(layers: Mapping[str, nn.Module]) -> Iterator[_Record]:
-    """Record input and output of each layer during forward passes inside the context.
-
-    The network goes on with a copy of each output, so that an in-place activation after the layer cannot touch what is
-    recorded.
-
-    Parameters
-    ----------
-    layers : mapping of str to Module
-        The layers to look at, by name.
-
-    Yields
-    ------
-    _Record
-        ``inputs`` and ``outputs`` of each layer that was called, by name.
-
-    Raises
-    ------
-    ModelError
-        If a layer is called twice in one pass: its Jacobian would not be one layer's.
-    """
-    record = _Record()
-
-    def hook(name: str) -> Callable[..., torch.Tensor]:
-        def keep(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor) -> torch.Tensor:
-            if name in record.outputs:
-                raise ModelError(
-                    f"Each layer must be used once in a pass, but '{name}' was called twice (shared weights). "
-                    "Give each use its own layer, or leave it without a prior."
-                )
-            record.inputs[name] = (args[0] if args else next(iter(named.values()))).detach()
-            record.outputs[name] = output
-            return output.clone()
-
-        return keep
-
-    handles = [module.register_forward_hook(hook(name), with_kwargs=True) for name, module in layers.items()]
-    try:
-        yield record
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def plain_attention() -> AbstractContextManager[None]:
-    """Return a context in which attention is made of operations that go backwards for many columns at once."""
-    return sdpa_kernel(SDPBackend.MATH)
 
 
 def refuse_training_mode(root: nn.Module) -> None:
@@ -111,26 +50,6 @@ def refuse_training_mode(root: nn.Module) -> None:
                 f"A curvature needs a deterministic network, but '{name}' ({type(module).__name__}) is in training "
                 "mode. Call model.eval() first; wiu_pyro.fit does so by itself."
             )
-
-
-@dataclass(frozen=True)
-class CapturedBatch:
-    """What one batch shows of the layers, or some columns of it: all that is summed is a sum over columns too.
-
-    Attributes
-    ----------
-    likelihood : OutputLikelihood
-    inputs : dict of str to Tensor, shape (batch, *input_shape)
-    grads : dict of str to Tensor, shape (columns, batch, *output_shape)
-        Empty where only the inputs are shown.
-    is_first : bool
-        Whether these data are shown for the first time; False with further columns of the same data.
-    """
-
-    likelihood: OutputLikelihood
-    inputs: dict[str, torch.Tensor]
-    grads: dict[str, torch.Tensor]
-    is_first: bool = True
 
 
 @dataclass(frozen=True)
@@ -212,7 +131,7 @@ class CurvaturePass:
         *,
         index: int,
         graph: bool = True,
-    ) -> tuple[OutputLikelihood, _Record]:
+    ) -> tuple[OutputLikelihood, LayerRecord]:
         with torch.set_grad_enabled(graph), plain_attention(), capture_layers(self.layers) as record:
             likelihood = forward(tuple(_plain_strides(part) for part in batch))
         self._check(index, likelihood, record)
@@ -244,7 +163,7 @@ class CurvaturePass:
         self,
         batch: tuple[torch.Tensor, ...],
         likelihood: OutputLikelihood,
-        record: _Record,
+        record: LayerRecord,
         *,
         columns: Iterable[torch.Tensor],
         buffers: dict[int, torch.Tensor] | None = None,
@@ -266,7 +185,7 @@ class CurvaturePass:
                     yield captured
             is_first = False
 
-    def _check(self, index: int, likelihood: OutputLikelihood, record: _Record) -> None:
+    def _check(self, index: int, likelihood: OutputLikelihood, record: LayerRecord) -> None:
         for name in self.layers:
             if name not in record.outputs:
                 raise CurvatureError(no_data_message(name))
@@ -291,11 +210,3 @@ def _audited(shown: Iterable[CapturedBatch], columns: Columns, truncation: Colum
 def _plain_strides(part: torch.Tensor) -> torch.Tensor:
     """Return a view with the usual strides: images of one channel may pass for channels-last, slow to pool."""
     return part.view(-1).view(part.shape) if part.is_contiguous() else part
-
-
-def no_data_message(name: str) -> str:
-    """Return what is said of a layer that does not shape the output."""
-    return (
-        f"Every layer with a prior must shape the output, but no data came through layer '{name}'. "
-        "Leave it without a prior, or call it in the network's forward."
-    )

@@ -15,7 +15,7 @@ import torch
 from torch.distributions import Distribution
 from typing_extensions import override
 
-from wiu_pyro.curvature.capture import CapturedBatch, plain_attention
+from wiu_pyro.curvature.layer_record import CapturedBatch, plain_attention
 from wiu_pyro.curvature.likelihood import OutputLikelihood
 from wiu_pyro.curvature.rules import DirectRule, LayerRule
 from wiu_pyro.curvature.rules.base import MAX_ELEMENTS

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import torch
 
-from wiu_pyro.curvature.capture import capture_layers, no_data_message, plain_attention
 from wiu_pyro.curvature.direct import TOLERANCE, Batch, Forward, Sites, Weights
+from wiu_pyro.curvature.layer_record import capture_layers, no_data_message, plain_attention
 from wiu_pyro.curvature.rules import DirectRule, LayerRule
 from wiu_pyro.errors import CurvatureError
 

@@ -9,9 +9,9 @@ import torch
 from typing_extensions import override
 
 from wiu_pyro.curvature.accumulated import Accumulated
-from wiu_pyro.curvature.capture import CapturedBatch
 from wiu_pyro.curvature.entries import jacobian_of_entries
 from wiu_pyro.curvature.layer_curvature import LayerCurvature
+from wiu_pyro.curvature.layer_record import CapturedBatch
 from wiu_pyro.curvature.rules import LayerRule, MatrixRule
 from wiu_pyro.curvature.rules.base import MAX_ELEMENTS
 from wiu_pyro.linalg import DensePrecision

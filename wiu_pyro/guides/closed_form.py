@@ -175,7 +175,7 @@ def _marginal(gaussian: Gaussian, block: Block, index: torch.Tensor) -> Precisio
     """Return the precision of the marginal over entries `index` of the flat vector, all of them within one block."""
     position = torch.empty(len(gaussian.loc), dtype=torch.long, device=index.device)
     position[block.index] = torch.arange(len(block.index), device=index.device)
-    return block.precision.marginal(position[index])  # type: ignore[attr-defined]
+    return block.precision.marginal(position[index])
 
 
 def _layer_kl(gaussian: Gaussian, layer: Layer, structure: ModelStructure, block: Block) -> tuple[float, float]:
