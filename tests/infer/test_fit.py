@@ -63,7 +63,8 @@ def test_same_seed_gives_the_same_fit_draws_and_file(guide_class):
     for group in wiu.schema.groups(exports[0]):
         datasets = [wiu.schema.dataset(export, group) for export in exports]
         for data in datasets:
-            data.attrs.pop("created_at", None)
+            for name in ("created_at", "curvature_seconds", "peak_memory_bytes"):  # of the run, not of the posterior
+                data.attrs.pop(name, None)
         assert datasets[0].identical(datasets[1])
 
 
@@ -113,7 +114,8 @@ def test_no_epochs_keep_the_running_statistics_of_a_trained_network():
     net = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
     net[1].running_mean.fill_(0.7)
     model = BayesianNetwork(net)  # in training mode, as a module is when made
-    fit(AutoKFACLaplace, model=model, epochs=0)
+    with pytest.warns(UserWarning, match="their exact diagonal: BatchNorm1d 1"):
+        fit(AutoKFACLaplace, model=model, epochs=0)
     assert torch.equal(model.net[1].running_mean, torch.full((5,), 0.7))
 
 
@@ -405,7 +407,7 @@ def test_network_that_does_not_take_the_inputs_is_refused():
 
 def test_network_whose_output_is_not_one_row_per_datum_is_refused():
     model = BayesianNetwork(nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Linear(2, 3)))
-    with pytest.raises((ModelError, DataError), match=r"could not be run|Labels of shape"):
+    with pytest.raises((ModelError, DataError), match=r"could not be run|End the network in one row per datum"):
         fit(model=model)
 
 
@@ -463,11 +465,7 @@ def test_guide_fitted_further_is_not_judged_by_where_it_once_started():
 
 
 @pytest.mark.parametrize("guide_class", [AutoDiagonalLaplace, AutoKFACLaplace, AutoFullLaplace])
-def test_model_that_no_curvature_covers_is_refused_before_training(guide_class, monkeypatch):
+def test_prior_that_no_curvature_covers_is_refused_before_training(guide_class, monkeypatch):
     monkeypatch.setattr(Run, "train", lambda *_: pytest.fail("trained"))
-    words = torch.arange(48).view(12, 4) % 5
-    embedding = BayesianNetwork(nn.Sequential(nn.Embedding(5, 2), nn.Flatten(), nn.Linear(8, 3)))
-    with pytest.raises(ModelError, match=r"Layer '0' \(Embedding"):
-        fit(guide_class, (words, Y), model=embedding)
     with pytest.raises(PriorError, match="site '0.weight' has a Laplace"):
         fit(guide_class, model=network(prior=Laplace(1.0)))

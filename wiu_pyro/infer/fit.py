@@ -18,7 +18,7 @@ from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.prior_scales import read_tuning
 from wiu_pyro.infer.checks import check_data
 from wiu_pyro.infer.config import FitConfig, read_config, read_device
-from wiu_pyro.infer.convergence import assess
+from wiu_pyro.infer.convergence import Convergence, assess
 from wiu_pyro.infer.cross_validation import cross_validate_prior
 from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.run import Run
@@ -92,21 +92,7 @@ def fit(
         run.prepare(batches, {**start.point_estimate, **start.unsampled} if isinstance(start, Fit) else start)
         losses, scores = run.train(batches, epochs, validation)
         posterior = run.finish(data)
-    settings = {
-        "guide": type(guide).__name__,
-        "epochs": epochs,
-        **asdict(config),
-        "device": str(device),
-        "batches_per_epoch": len(batches),
-    }
-    offset = guide.loss_offset() if isinstance(guide, NetworkGuide) else 0.0
-    convergence = assess(
-        [loss - offset for loss in losses],
-        full_rate_epochs=run.full_rate_epochs(epochs),
-        least=0.0 if structure.likelihood in ("categorical", "bernoulli") else structure.num_data,
-        reach=run.reach(epochs, len(batches)),
-        travel=travel,
-    )
+    convergence = _assessed(run, losses, epochs=epochs, steps_per_epoch=len(batches), travel=travel)
     if _shares_point_estimate(start, guide, epochs):  # then that one's training, and its verdict, are this one's
         losses, scores, convergence = start.losses, start.validation, start.convergence
     found = Fit(
@@ -116,7 +102,7 @@ def fit(
         validation={name: np.asarray(values) for name, values in scores.items()},
         convergence=convergence,
         seed=seed,
-        settings=settings,
+        settings=_settings(guide, config, epochs=epochs, device=str(device), batches_per_epoch=len(batches)),
         structure=posterior.structure if _has_other_prior(posterior) else structure,
         point_estimate=run.centre(),
         unsampled=unsampled(model, structure.priors),
@@ -125,6 +111,23 @@ def fit(
     if tuning is not None and tuning.by == "cross-validation":
         return cross_validate_prior(found, validation, tuning=tuning, seed=seed)
     return found
+
+
+def _settings(guide: AutoGuide, config: FitConfig, *, epochs: int, **found: Any) -> dict[str, Any]:
+    """Return all settings of a fit as plain values; `found` are those that came out otherwise than asked for."""
+    return {"guide": type(guide).__name__, "epochs": epochs, **asdict(config), **found}
+
+
+def _assessed(run: Run, losses: list[float], *, epochs: int, steps_per_epoch: int, travel: float) -> Convergence:
+    """Judge a run by its losses, without the part that no weight can change."""
+    offset = run.guide.loss_offset() if isinstance(run.guide, NetworkGuide) else 0.0
+    return assess(
+        [loss - offset for loss in losses],
+        full_rate_epochs=run.full_rate_epochs(epochs),
+        least=0.0 if run.structure.likelihood in ("categorical", "bernoulli") else run.structure.num_data,
+        reach=run.reach(epochs, steps_per_epoch),
+        travel=travel,
+    )
 
 
 def _has_other_prior(posterior: AutoGuide) -> bool:
