@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from wiu_pyro.curvature import Accumulated, OutputLikelihood, Processes
+from wiu_pyro.linalg import covariance_root
 
 __all__ = ["AVERAGED", "Averaging"]
 
@@ -68,8 +69,7 @@ class Averaging:
         self._seen += len(mean)
         if self.generator is None:  # the same draws in every round, others in each process
             self.generator = torch.Generator(mean.device).manual_seed(Processes.present().rank)
-        values, vectors = torch.linalg.eigh(covariance.double())
-        root = (vectors * values.clamp(min=0).sqrt()[:, None, :]).to(mean)  # (batch, outputs, outputs)
+        root = covariance_root(covariance)  # (batch, outputs, outputs)
         found = []
         for _ in range(self.num_draws):
             noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype, device=mean.device)

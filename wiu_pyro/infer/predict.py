@@ -21,6 +21,7 @@ from wiu_pyro.infer.functional import functional_distribution
 from wiu_pyro.infer.link import LINKS
 from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.summaries import INTERVAL, Outputs, Summary, summarise_closed_form, summarise_draws
+from wiu_pyro.linalg import covariance_root
 from wiu_pyro.metrics import mean_with_se
 from wiu_pyro.nn import Batches, as_batches, holding, run_at
 
@@ -153,8 +154,7 @@ def _check(kind: str, link: str, num_samples: int) -> None:
 def _linearised(fit: Fit, batches: Batches, num_samples: int, seed: int) -> Iterator[Summary]:
     generator = torch.Generator().manual_seed(seed)
     for part in functional_distribution(fit.model, fit.guide, batches):
-        values, vectors = torch.linalg.eigh(part.covariance.double())
-        root = (vectors * values.clamp(min=0).sqrt()[:, None, :]).to(part.mean.dtype)
+        root = covariance_root(part.covariance)
         noise = torch.randn(num_samples, *part.mean.shape, generator=generator).to(part.mean)
         draws = part.mean + torch.einsum("ncd,snd->snc", root, noise)
         known = getattr(part.likelihood, "noise_scale", None)

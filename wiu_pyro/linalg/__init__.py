@@ -5,6 +5,7 @@ from wiu_pyro.linalg.diagonal import DiagonalPrecision
 from wiu_pyro.linalg.kronecker import EigenbasisPrecision, KroneckerPrecision, factor_eigh, whitened
 from wiu_pyro.linalg.low_rank import LowRankCovariance
 from wiu_pyro.linalg.precision import Precision, kl_from_diagonal_normal
+from wiu_pyro.linalg.symmetric import covariance_root
 
 __all__ = [
     "DensePrecision",
@@ -13,6 +14,7 @@ __all__ = [
     "KroneckerPrecision",
     "LowRankCovariance",
     "Precision",
+    "covariance_root",
     "factor_eigh",
     "kl_from_diagonal_normal",
     "whitened",

@@ -1,4 +1,4 @@
-"""Eigenvalues of positive semi-definite matrices that may be mostly zero."""
+"""Eigenvalues and roots of positive semi-definite matrices, which may be mostly zero."""
 
 from __future__ import annotations
 
@@ -6,7 +6,29 @@ import torch
 
 from wiu_pyro.errors import CurvatureError
 
-__all__ = ["symmetric_eigh"]
+__all__ = ["covariance_root", "symmetric_eigh"]
+
+
+def covariance_root(covariance: torch.Tensor) -> torch.Tensor:
+    """Return R with R R' = Σ, which may be singular; eigenvalues that rounding put below zero count as zero.
+
+    Parameters
+    ----------
+    covariance : Tensor, shape (batch, size, size)
+        Symmetric, positive semi-definite.
+
+    Returns
+    -------
+    Tensor, shape (batch, size, size)
+        Of the same dtype; computed in float64.
+
+    Examples
+    --------
+    >>> covariance_root(torch.tensor([[[4.0, 0.0], [0.0, 0.0]]])).square().sum(-1).tolist()
+    [[4.0, 0.0]]
+    """
+    values, vectors = torch.linalg.eigh(covariance.double())
+    return (vectors * values.clamp(min=0).sqrt()[:, None, :]).to(covariance.dtype)
 
 
 def symmetric_eigh(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
