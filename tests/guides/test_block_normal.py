@@ -203,3 +203,12 @@ def test_layers_at_their_point_estimate_have_no_prior_scale():
     assert posterior.with_prior(0.5).prior_scales == {"2.weight": 0.5, "2.bias": 0.5}
     with pytest.raises(PriorError, match="matches none"):
         posterior.with_prior({"0": 0.5})
+
+
+def test_a_draw_leaves_the_mean_alone():
+    model = wiu.nn.BayesianNetwork(torch.nn.Linear(3, 2), num_data=6).eval()
+    posterior = wiu.guides.AutoKFACLaplace(model).laplace_approximation(torch.randn(6, 3), torch.arange(6) % 2)
+    mean = posterior.loc.clone()
+    draw = posterior.get_posterior().rsample()
+    assert torch.equal(posterior.loc, mean)
+    assert not torch.equal(draw, mean)

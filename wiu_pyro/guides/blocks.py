@@ -14,6 +14,8 @@ from wiu_pyro.linalg import Precision
 
 __all__ = ["Block", "BlockNormal"]
 
+CACHED_ELEMENTS = 2**26  # of draws made at once
+
 
 @dataclass(frozen=True)
 class Block:
@@ -77,11 +79,13 @@ class BlockNormal(dist.TorchDistribution):
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> torch.Tensor:  # noqa: B008
         """Return draws of shape (*sample_shape, *batch_shape, numel)."""
         shape = self._extended_shape(sample_shape)
-        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        draws = torch.zeros_like(noise)
+        draws = self.loc.expand(shape).clone(memory_format=torch.contiguous_format).view(-1, shape[-1])
         for block in self.blocks:
-            draws[..., block.index] = block.precision.colour(noise[..., block.index])
-        return self.loc + draws
+            centre = self.loc[block.index]
+            for some in draws.split(max(1, CACHED_ELEMENTS // len(block.index))):
+                noise = torch.randn(len(some), len(centre), dtype=centre.dtype, device=centre.device)
+                some[:, block.index] = centre + block.precision.colour(noise)
+        return draws.view(shape)
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Return the log density at values of shape (..., numel), in float64 nats."""

@@ -159,9 +159,12 @@ class EigenbasisPrecision(Precision):
 
     @override
     def colour(self, noise: torch.Tensor) -> torch.Tensor:
-        matrix = noise.reshape(*noise.shape[:-1], *self.matrix_shape) * self.inverse.sqrt()
-        matrix = self.out_basis @ matrix @ self.in_basis.mT * self.whitener
-        return matrix.reshape(noise.shape)
+        groups, out, in_ = self.matrix_shape
+        matrix = noise.reshape(-1, groups, out, in_) * self.inverse.sqrt()
+        right = self.in_basis.mT * self.whitener
+        # one product for all draws of the only group
+        matrix = matrix.view(-1, in_) @ right[0] if groups == 1 else matrix @ right
+        return (self.out_basis @ matrix.view(-1, groups, out, in_)).reshape(noise.shape)
 
     @override
     def quadratic(self, delta: torch.Tensor) -> torch.Tensor:
