@@ -14,7 +14,7 @@ from wiu_pyro.linalg import Precision
 
 __all__ = ["Block", "BlockNormal"]
 
-CACHED_ELEMENTS = 2**26  # of draws made at once
+CACHED_ELEMENTS = 2**21  # of draws made at once
 
 
 @dataclass(frozen=True)
