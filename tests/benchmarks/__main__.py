@@ -58,7 +58,7 @@ def _print_curvature(only: tuple[str, ...], *, rounds: int, num_images: int) -> 
             print(f"\n{name}: curvature, {len(few.x):,} images ({data.name}), trained weights; multiples of {PLAIN}")
             for case in spent:
                 found = ratio(spent, case, PLAIN)
-                print(f"  {case:<38} {found.median:6.2f}   ({found.least:.2f} to {found.most:.2f})")
+                print(f"  {case:<47} {found.median:6.2f}   ({found.least:.2f} to {found.most:.2f})")
             for bar in CURVATURE_BARS:
                 _print_bar(bar, spent, name)
         if "sampling" in only and name in SAMPLING_BAR.most:

@@ -22,16 +22,21 @@ class Ratio:
 
 
 def times(cases: Cases, *, rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Return the seconds that each case took in each round; within a round they run one after another."""
+    """Return the seconds that each case took in each round; within a round they run one after another.
+
+    A case that returns a mapping has timed parts of itself: their seconds, by name.
+    """
     for _ in range(warmup):
         for run in cases.values():
             run()
-    spent: dict[str, list[float]] = {name: [] for name in cases}
+    spent: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, run in cases.items():
             began = time.perf_counter()
-            run()
-            spent[name].append(time.perf_counter() - began)
+            parts = run()
+            spent.setdefault(name, []).append(time.perf_counter() - began)
+            for part, seconds in parts.items() if isinstance(parts, Mapping) else ():
+                spent.setdefault(part, []).append(seconds)
     return spent
 
 

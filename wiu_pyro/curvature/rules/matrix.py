@@ -105,8 +105,12 @@ class MatrixRule(LayerRule):
         squares = outputs.new_zeros(outputs.shape[1:])
         for column in outputs:
             squares.addcmul_(column, column)
-        inputs = self.inputs(layer_input)[:, :, 0].square()  # (batch, groups, in)
-        return torch.einsum("ngo,ngi->goi", squares[:, :, 0], inputs).reshape(-1)
+        squares = squares[:, :, 0].transpose(0, 1)  # (groups, batch, out)
+        if "weight" not in self.shapes:
+            return squares.sum(1).reshape(-1)
+        patches = self.patches(layer_input)[:, :, 0].square().transpose(0, 1)  # (groups, batch, in)
+        total = squares.mT @ patches
+        return (torch.cat([total, squares.sum(1)[..., None]], -1) if "bias" in self.shapes else total).reshape(-1)
 
     def _summed_squares(self, layer_input: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Square and sum the gradients of a few data at a time: patches, products and squares stay in cache."""
