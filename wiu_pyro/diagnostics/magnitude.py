@@ -1,4 +1,4 @@
-"""What has the size of a weight to do with its uncertainty? The sd along |mean|, layer by layer.
+"""What has the size of a weight to do with its uncertainty? The sd along the absolute mean, layer by layer.
 
 Size and sd are taken relative to the prior's sd, which leaves them as they are where a layer is scaled together with
 its prior. The prior alone would put every weight at sd / prior sd = 1 whatever its size; sds that have nothing to do

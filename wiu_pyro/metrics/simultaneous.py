@@ -87,7 +87,7 @@ def student_intervals(values: ArrayLike, *, level: float = 0.95, simultaneous: b
 def bootstrap_intervals(
     estimate: ArrayLike, replicates: ArrayLike, *, level: float = 0.95, num_clusters: ArrayLike = np.inf
 ) -> Intervals:
-    """Return intervals around estimates from bootstrap replicates, all together, by the largest |t|.
+    """Return intervals around estimates from bootstrap replicates, all together, by the largest absolute t.
 
     The half width is the replicates' standard deviation times the `level` quantile of the largest standardised
     deviation over the comparisons, so that what the comparisons share (a layer) makes the intervals narrower.
