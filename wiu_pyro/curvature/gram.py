@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 
 __all__ = ["add_gram"]
 
 SMALLEST_BLOCK = 96  # rows of a block; smaller products are no faster for being part of a whole
-CACHED_ROWS = 512  # vectors that all blocks go over before the next
 MAX_BLOCKS = 4  # by the side: 10 products instead of 16
 
 
@@ -41,9 +38,7 @@ def add_gram(total: torch.Tensor | float, rows: torch.Tensor) -> torch.Tensor:
         return total.baddbmm_(rows.mT, rows)
     edges = [size * block // num_blocks for block in range(num_blocks + 1)]
     for matrix, vectors in zip(total, rows, strict=True):
-        for some in vectors.split(CACHED_ROWS):
-            for start, stop in pairwise(edges):
-                matrix[start:stop, start:].addmm_(some[:, start:stop].mT, some[:, start:])
-        for start, stop in pairwise(edges):
+        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            matrix[start:stop, start:].addmm_(vectors[:, start:stop].mT, vectors[:, start:])
             matrix[stop:, start:stop] = matrix[start:stop, stop:].mT
     return total
