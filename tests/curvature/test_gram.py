@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wiu_pyro.curvature.gram import add_gram
+from wiu_pyro.curvature.gram import GramSum
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -14,22 +14,48 @@ def rows(groups: int, num: int, size: int) -> torch.Tensor:
     return torch.randn(groups, num, size, generator=GENERATOR, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("size", [1, 7, 192, 193, 401])
+def total(*parts: torch.Tensor, with_one: bool = False) -> torch.Tensor:
+    products = GramSum()
+    for part in parts:
+        products.add(part, with_one=with_one)
+    return products.total()
+
+
+@pytest.mark.parametrize("size", [1, 7, 128, 192, 193, 401])
 @pytest.mark.parametrize("num", [3, 450])
-def test_blocks_of_the_upper_triangle_make_the_whole_product(size, num):
+def test_blocks_of_the_lower_triangle_make_the_whole_product(size, num):
     vectors = rows(1, num, size)
-    torch.testing.assert_close(add_gram(0.0, vectors), vectors.mT @ vectors)
+    torch.testing.assert_close(total(vectors), vectors.mT @ vectors)
 
 
 def test_each_group_has_its_own():
     vectors = rows(3, 300, 200)
-    torch.testing.assert_close(add_gram(0.0, vectors), vectors.mT @ vectors)
+    torch.testing.assert_close(total(vectors), vectors.mT @ vectors)
 
 
-def test_total_grows_in_place_also_as_a_part_of_a_larger_matrix():
+def test_a_one_that_goes_on_each_vector_is_the_column_of_a_bias():
+    first, second = rows(2, 250, 200), rows(2, 3, 200)
+    whole = torch.cat([first, second], 1)
+    whole = torch.cat([whole, torch.ones_like(whole[..., :1])], -1)
+    torch.testing.assert_close(total(first, second, with_one=True), whole.mT @ whole)
+
+
+def test_the_sum_may_be_read_between_vectors():
     first, second = rows(1, 250, 200), rows(1, 240, 200)
-    larger = torch.zeros(1, 201, 201, dtype=torch.float64)
-    for vectors in (first, second):
-        add_gram(larger[:, :-1, :-1], vectors)
-    torch.testing.assert_close(larger[:, :-1, :-1], first.mT @ first + second.mT @ second)
-    assert not larger[:, -1].any()
+    products = GramSum()
+    products.add(first)
+    torch.testing.assert_close(products.total(), first.mT @ first)
+    products.add(second)
+    torch.testing.assert_close(products.total(), first.mT @ first + second.mT @ second)
+
+
+def test_a_loaded_sum_goes_on():
+    first, second = rows(1, 250, 200), rows(1, 240, 200)
+    products = GramSum()
+    products.load(first.mT @ first)
+    products.add(second)
+    torch.testing.assert_close(products.total(), first.mT @ first + second.mT @ second)
+
+
+def test_nothing_yet_is_zero():
+    assert GramSum().total() == 0.0

@@ -1,44 +1,72 @@
-"""Sums of outer products: where they are large, only the upper triangle is computed, block by block, and mirrored."""
+"""Sums of outer products: of large ones only the lower triangle is computed, block by block, and mirrored at the end."""
 
 from __future__ import annotations
 
 import torch
 
-__all__ = ["add_gram"]
+__all__ = ["GramSum"]
 
-SMALLEST_BLOCK = 96  # rows of a block; smaller products are no faster for being part of a whole
-MAX_BLOCKS = 4  # by the side: 10 products instead of 16
+SMALLEST_BLOCK = 64  # columns of a block; smaller products are no faster for being part of a whole
+MAX_BLOCKS = 6  # by the side: 21 products instead of 36
+MULTIPLE = 16  # of a block's columns: whole vector registers
 
 
-def add_gram(total: torch.Tensor | float, rows: torch.Tensor) -> torch.Tensor:
-    """Add Σ_k r_k r_k' to a symmetric total, in place where there is one.
-
-    Parameters
-    ----------
-    total : Tensor, shape (groups, size, size), or 0.0
-        Symmetric, may be part of a larger one; 0.0 for none yet.
-    rows : Tensor, shape (groups, k, size)
-        The vectors r_k of each group.
-
-    Returns
-    -------
-    Tensor, shape (groups, size, size)
-        The total.
+class GramSum:
+    """The sum Σ_k r_k r_k' of one vector after another, by group.
 
     Examples
     --------
-    >>> add_gram(0.0, torch.tensor([[[1.0, 2.0], [0.0, 1.0]]])).tolist()
+    >>> products = GramSum()
+    >>> products.add(torch.tensor([[[1.0, 2.0], [0.0, 1.0]]]))
+    >>> products.total().tolist()
     [[[1.0, 2.0], [2.0, 5.0]]]
     """
+
+    def __init__(self) -> None:
+        self._matrix: torch.Tensor | float = 0.0
+        self._mirrored = True
+
+    def add(self, rows: torch.Tensor, *, with_one: bool = False) -> None:
+        """Add some vectors.
+
+        Parameters
+        ----------
+        rows : Tensor, shape (groups, k, size)
+            The vectors r_k of each group.
+        with_one : bool
+            Whether each goes on with a one, as the input of a layer with a bias does; the sum is larger by one.
+        """
+        groups, num, size = rows.shape
+        if not isinstance(self._matrix, torch.Tensor):
+            self._matrix = rows.new_zeros(groups, size + with_one, size + with_one)
+        self._mirrored = False
+        _add_lower(self._matrix[:, :size, :size], rows)
+        if with_one:
+            self._matrix[:, -1, :-1] += rows.sum(1)
+            self._matrix[:, -1, -1] += num
+
+    def total(self) -> torch.Tensor | float:
+        """Return the sum, shape (groups, size, size); 0.0 before any vector."""
+        if not self._mirrored:
+            lower = self._matrix.tril(-1)  # type: ignore[union-attr]
+            self._matrix.tril_().add_(lower.mT)  # type: ignore[union-attr]
+            self._mirrored = True
+        return self._matrix
+
+    def load(self, total: torch.Tensor | float) -> None:
+        """Put another sum in the place of this one; it is written over when vectors are added."""
+        self._matrix, self._mirrored = total, True
+
+
+def _add_lower(total: torch.Tensor, rows: torch.Tensor) -> None:
+    """Add the products in place, at least those on and below the diagonal."""
     groups, num, size = rows.shape
-    if not isinstance(total, torch.Tensor):
-        total = rows.new_zeros(groups, size, size)
     num_blocks = max(1, min(MAX_BLOCKS, size // SMALLEST_BLOCK)) if num >= size // 2 else 1
     if num_blocks == 1 and groups > 1:
-        return total.baddbmm_(rows.mT, rows)
-    edges = [size * block // num_blocks for block in range(num_blocks + 1)]
+        total.baddbmm_(rows.mT, rows)
+        return
+    width = -(-size // num_blocks // MULTIPLE) * MULTIPLE if num_blocks > 1 else size
     for matrix, vectors in zip(total, rows, strict=True):
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
-            matrix[start:stop, start:].addmm_(vectors[:, start:stop].mT, vectors[:, start:])
-            matrix[stop:, start:stop] = matrix[start:stop, stop:].mT
-    return total
+        for start in range(0, size, width):
+            stop = start + width
+            matrix[start:, start:stop].addmm_(vectors[:, start:].mT, vectors[:, start:stop])

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from wiu_pyro.curvature.gram import add_gram
+from wiu_pyro.curvature.gram import GramSum
 from wiu_pyro.curvature.rules import Conv2dRule, MatrixRule
 
 __all__ = ["InputProducts"]
@@ -32,7 +32,7 @@ class InputProducts:
 
     def __init__(self, rule: MatrixRule) -> None:
         self.rule = rule
-        self._total: torch.Tensor | float = 0.0
+        self._patches = GramSum()
         self._rows: _RowProducts | None = None
 
     def add(self, layer_input: torch.Tensor) -> int:
@@ -47,35 +47,27 @@ class InputProducts:
         step = len(layer_input)
         if positions > 1:
             step = MAX_PATCH_ELEMENTS // (positions * self.rule.groups * self.rule.in_features)
+        kinds = set(self.rule.shapes)
+        laid_out = self.rule.patches if "weight" in kinds else self.rule.inputs  # of a bias alone: ones
         for part in layer_input.split(max(1, step)):
-            self._total = _add_patches(self._total, self.rule, part)
+            rows = laid_out(part).transpose(0, 1).flatten(1, 2)  # (groups, uses, in)
+            self._patches.add(rows, with_one=kinds == {"weight", "bias"})
         return len(layer_input) * positions
+
+    def add_vectors(self, vectors: torch.Tensor) -> None:
+        """Add what stands for some data, shape (groups, k, in)."""
+        self._patches.add(vectors)
 
     def total(self) -> torch.Tensor | float:
         """Return the sum, shape (groups, in, in); 0.0 before any data."""
         if self._rows is not None:
-            self._total, self._rows = self._total + self._rows.matrix(), None
-        return self._total
+            self.load(self._patches.total() + self._rows.matrix())
+        return self._patches.total()
 
     def load(self, total: torch.Tensor | float) -> None:
         """Put another sum in the place of this one."""
-        self._total, self._rows = total, None
-
-
-def _add_patches(total: torch.Tensor | float, rule: MatrixRule, layer_input: torch.Tensor) -> torch.Tensor:
-    """Add the products of patches that are laid out; those with the ones of a bias are sums."""
-    rows = (rule.patches if "weight" in rule.shapes else rule.inputs)(layer_input)
-    rows = rows.transpose(0, 1).flatten(1, 2)  # (groups, uses, in)
-    if set(rule.shapes) != {"weight", "bias"}:
-        return add_gram(total, rows)
-    if not isinstance(total, torch.Tensor):
-        total = rows.new_zeros(rule.groups, rule.in_features, rule.in_features)
-    add_gram(total[:, :-1, :-1], rows)
-    sums = rows.sum(1)
-    total[:, -1, :-1] += sums
-    total[:, :-1, -1] += sums
-    total[:, -1, -1] += rows.shape[1]
-    return total
+        self._rows = None
+        self._patches.load(total)
 
 
 def _rows_cover(rule: MatrixRule, layer_input: torch.Tensor) -> bool:

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from typing_extensions import override
 
-from wiu_pyro.curvature.gram import add_gram
+from wiu_pyro.curvature.gram import GramSum
 from wiu_pyro.curvature.input_products import InputProducts
 from wiu_pyro.curvature.layer_curvature import LayerCurvature
 from wiu_pyro.curvature.rules import LayerRule, MatrixRule
@@ -49,8 +49,7 @@ class KroneckerFactors(LayerCurvature):
     def __init__(self, rule: MatrixRule, *, weight_sharing: str = "expand") -> None:
         super().__init__(rule)
         self.weight_sharing = weight_sharing
-        self.grad_factor: torch.Tensor | float = 0.0
-        self._products = InputProducts(rule)
+        self._grads, self._inputs = GramSum(), InputProducts(rule)
         self.uses = torch.zeros((), dtype=torch.float64)
 
     @classmethod
@@ -79,10 +78,10 @@ class KroneckerFactors(LayerCurvature):
     def add_inputs(self, layer_input: torch.Tensor) -> None:
         if self.weight_sharing == "reduce":
             means = self.rule.inputs(layer_input).mean(2)  # (batch, groups, in)
-            self.input_sum = add_gram(self.input_sum, means.transpose(0, 1))
+            self._inputs.add_vectors(means.transpose(0, 1))
             self.uses = self.uses + len(means)
         else:
-            self.uses = self.uses + self._products.add(layer_input)
+            self.uses = self.uses + self._inputs.add(layer_input)
 
     @override
     def add_columns(self, layer_input: torch.Tensor, grads: torch.Tensor) -> None:
@@ -94,16 +93,25 @@ class KroneckerFactors(LayerCurvature):
             each = outputs.transpose(0, 1).flatten(0, 1)  # (columns * batch, groups, positions, out)
             self.grad_factor = self.grad_factor + (each.mT @ each).sum(0)
         else:
-            self.grad_factor = add_gram(self.grad_factor, outputs.permute(2, 1, 0, 3, 4).flatten(1, 3))
+            self._grads.add(outputs.permute(2, 1, 0, 3, 4).flatten(1, 3))
+
+    @property
+    def grad_factor(self) -> torch.Tensor | float:
+        """Σ over data, columns and ("expand") positions of g g', shape (groups, out, out); 0.0 before any data."""
+        return self._grads.total()
+
+    @grad_factor.setter
+    def grad_factor(self, value: torch.Tensor | float) -> None:
+        self._grads.load(value)
 
     @property
     def input_sum(self) -> torch.Tensor | float:
         """Σ over data and ("expand") positions of a a', shape (groups, in, in); 0.0 before any data."""
-        return self._products.total()
+        return self._inputs.total()
 
     @input_sum.setter
     def input_sum(self, value: torch.Tensor | float) -> None:
-        self._products.load(value)
+        self._inputs.load(value)
 
     @property
     def input_factor(self) -> torch.Tensor:
