@@ -1,4 +1,4 @@
-"""Sums of outer products: of large ones only the lower triangle is computed, block by block, and mirrored at the end."""
+"""Sums of outer products: of large ones only the lower triangle is computed, block by block, and mirrored when read."""
 
 from __future__ import annotations
 
