@@ -83,7 +83,8 @@ def _read_auto_continuous(guide: Any, structure: ModelStructure) -> Gaussian | N
     precision: Precision
     if getattr(guide, "factorised", False):
         loc, scale = guide._loc_scale()
-        return Gaussian(loc, _by_layer(structure, places, scale, guide.structure_name), places)
+        point = {name: value.detach() for name, value in getattr(guide, "point_values", {}).items()}
+        return Gaussian(loc, _by_layer(structure, places, scale, guide.structure_name), places, point)
     if isinstance(guide, autoguide.AutoDiagonalNormal):
         return Gaussian(guide.loc, _by_layer(structure, places, guide.scale, "mean-field"), places)
     names = tuple(layer.name for layer in structure.layers)
@@ -114,6 +115,8 @@ def _by_layer(
 ) -> tuple[Block, ...]:
     blocks = []
     for layer in structure.layers:
+        if not set(layer.sites.values()) <= places.keys():  # held at a point estimate
+            continue
         index = layer_places(layer, places, scale.device)
         blocks.append(Block((layer.name,), name, DiagonalPrecision(scale[index].square().reciprocal()), index))
     return tuple(blocks)

@@ -7,7 +7,7 @@ Hinton and van Camp (1993); Graves (2011); Blundell et al. (2015). The sites are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,8 +18,9 @@ from torch import nn
 from torch.distributions import biject_to
 
 from wiu_pyro.errors import GuideError, PriorError, near_matches
+from wiu_pyro.guides.laplace_layers import matching_layers
 from wiu_pyro.guides.local_noise import covers, local_noise
-from wiu_pyro.guides.network_guide import FlatPrior, NetworkGuide
+from wiu_pyro.guides.network_guide import FlatPrior, NetworkGuide, visible
 from wiu_pyro.guides.start import is_real
 from wiu_pyro.nn import Layer, base_distribution, run_at
 
@@ -46,11 +47,15 @@ class AutoMeanField(NetworkGuide):
         Pyro's per-site initialisation; the network's own weights when None.
     temperature : float
         Multiplies the weight of the KL.
+    point : str or sequence of str
+        Names or patterns of layers that stay a point estimate, as ``"fc1"`` or ``"features*"``: trained with the others
+        under their prior, without an uncertainty.
 
     Raises
     ------
     GuideError
-        If `init_scale` or the temperature is not positive, or the estimator is unknown.
+        If `init_scale` or the temperature is not positive, the estimator is unknown, or, once the model is looked at,
+        `point` matches no layer or all of them.
 
     Examples
     --------
@@ -73,6 +78,7 @@ class AutoMeanField(NetworkGuide):
         init_scale: float = 0.1,
         init_loc_fn: Callable[[dict[str, Any]], torch.Tensor] | None = None,
         temperature: float = 1.0,
+        point: str | Sequence[str] = (),
     ) -> None:
         if not init_scale > 0:
             raise GuideError(f"init_scale must be positive, but is {init_scale}. Pass for example 0.1.")
@@ -81,10 +87,28 @@ class AutoMeanField(NetworkGuide):
         super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)
         self.estimator = estimator
         self.init_scale = init_scale
+        self.asked_point = (point,) if isinstance(point, str) else tuple(point)
+        self.point_sites: tuple[str, ...] = ()
+
+    def _visible_model(self) -> Callable[..., Any]:
+        if self.asked_point:
+            layers = {layer.name: layer for layer in self.structure.layers}
+            held = matching_layers(self.asked_point, self.structure)
+            if len(held) == len(layers):
+                raise GuideError(
+                    f"At least one layer needs a posterior, but point={self.asked_point} holds all of them. "
+                    "Leave one out."
+                )
+            self.point_sites = tuple(site for name in held for site in layers[name].sites.values())
+        return visible(self.model, self.point_sites)
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         self.loc = nn.Parameter(self._init_loc())
+        if self.point_sites:
+            fns = self.structure.priors
+            starts = {name: self._init_loc_fn({"name": name, "fn": fns[name]}) for name in self.point_sites}
+            self.point_loc = nn.Parameter(self._pack_points(starts))
         scales = []
         for name, _, shape in self.sites():
             fn = self.prototype_trace.nodes[name]["fn"]
@@ -96,6 +120,46 @@ class AutoMeanField(NetworkGuide):
     def least_travel(self) -> float:
         """Return the way of a log sd from its start to the prior's, where it belongs if the data say nothing."""
         return abs(math.log(self.init_scale))
+
+    @property
+    def point_values(self) -> dict[str, torch.Tensor]:
+        """The value of each site that stays a point estimate, on the graph of its parameter."""
+        if not self.point_sites:
+            return {}
+        priors = [self.structure.priors[name] for name in self.point_sites]
+        parts = self.point_loc.split([prior.shape().numel() for prior in priors])
+        return {
+            name: biject_to(prior.support)(part.view(prior.shape()))
+            for name, prior, part in zip(self.point_sites, priors, parts, strict=True)
+        }
+
+    def _pack_points(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
+        priors = self.structure.priors
+        free = [biject_to(priors[name].support).inv(values[name]).reshape(-1) for name in self.point_sites]
+        return torch.cat(free).to(self.loc)
+
+    def unpack(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Take a flat vector of shape (latent_dim,) apart by site; sites at a point estimate come with their value."""
+        return {**super().unpack(flat), **self.point_values}
+
+    def start_at(self, values: dict[str, torch.Tensor]) -> None:
+        """Move the guide's centre, point estimates too, to given weights: a value for each site."""
+        super().start_at(values)
+        if self.point_sites:
+            with torch.no_grad():
+                self.point_loc.copy_(self._pack_points(values))
+
+    def _point_energy(self) -> torch.Tensor:
+        """Return −log prior of the sites at a point estimate, in nats; of Normal priors without their constant."""
+        total = self.loc.new_zeros(())
+        for name, value in self.point_values.items():
+            prior = self.structure.priors[name]
+            base = base_distribution(prior)
+            if type(base).__name__ == "Normal":
+                total = total + 0.5 * ((value - base.loc) / base.scale).square().sum()
+            else:
+                total = total - prior.log_prob(value).sum()
+        return total
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> dist.Distribution:
         """Return the Normal over the flat, unconstrained vector of all weights."""
@@ -115,6 +179,8 @@ class AutoMeanField(NetworkGuide):
                 for frame in self._cond_indep_stacks[name]:
                     stack.enter_context(plates[frame.name])
                 values[name] = pyro.sample(name, posterior)
+        for name, value in self.point_values.items():
+            values[name] = pyro.sample(name, dist.Delta(value, event_dim=value.dim()))
         return values
 
     def _posteriors(self) -> Iterator[tuple[str, dist.Distribution]]:
@@ -144,7 +210,7 @@ class AutoMeanField(NetworkGuide):
         if not self.fixed_priors:
             return self._loss_by_traces(batch, kl_weight * self.temperature)
         layers = self._local_layers()
-        if len(layers) == len(self.structure.layers) and not self.structure.other_sites:
+        if len(layers) == len(self._noisy_layers()) and not self.structure.other_sites:
             flat = self.loc  # all noise comes with the layers' outputs
         else:
             noise = torch.randn_like(self.loc)
@@ -153,7 +219,12 @@ class AutoMeanField(NetworkGuide):
                     noise[place] = 0
             flat = self.loc + self.log_scale.exp() * noise
         log_likelihood = self._expected_log_likelihood(flat, layers, batch)
-        return kl_weight * self.temperature * self.kl_divergence() - log_likelihood
+        divergence = self.kl_divergence() + self._point_energy() if self.point_sites else self.kl_divergence()
+        return kl_weight * self.temperature * divergence - log_likelihood
+
+    def _noisy_layers(self) -> list[Layer]:
+        held = set(self.point_sites)
+        return [layer for layer in self.structure.layers if not held & set(layer.sites.values())]
 
     def _local_layers(self) -> dict[str, Layer]:
         """Return the layers whose outputs are sampled in place of their weights, by name."""
@@ -161,7 +232,7 @@ class AutoMeanField(NetworkGuide):
             return {}
         return {
             layer.name: layer
-            for layer in self.structure.layers
+            for layer in self._noisy_layers()
             if covers(layer.module, set(layer.sites))
             and all(is_real(self.structure.priors[site].support) for site in layer.sites.values())
         }
