@@ -22,7 +22,6 @@ from wiu_pyro.diagnostics.provenance import carried_attrs
 
 __all__ = ["layer_uncertainty"]
 
-QUANTILES = {"q05": 0.05, "q50": 0.50, "q95": 0.95}
 DESCRIPTIONS = {
     "num_weights": "weights, biases and other parameters of the layer",
     "num_uncertain": "those of them that have a posterior; the others are held at their point estimate",
@@ -115,26 +114,12 @@ def layer_uncertainty(idata: Any) -> xr.Dataset:
 
 def _row(moments: LayerMoments) -> xr.Dataset:
     """Return the figures of one layer that need its moments alone, dims (chain)."""
-    each, known = moments.over_uncertain, moments.uncertain
-    sd = np.where(known, moments.sd, moments.prior_sd)  # of a fixed weight, which is left out, any valid number
-    snr, contraction = metrics.signal_to_noise(moments.mean, sd), metrics.contraction(sd, moments.prior_sd)
-    columns: dict[str, np.ndarray] = {"mean_abs": np.abs(moments.mean).mean(axis=1)}
-    columns |= {f"sd_{name}": each(lambda row, q=q: np.quantile(row, q), moments.sd) for name, q in QUANTILES.items()}
-    # one of the values, never a difference of infinities
-    columns |= {
-        f"snr_{name}": each(lambda row, q=q: np.quantile(row, q, method="nearest"), snr)
-        for name, q in QUANTILES.items()
-    }
-    columns["sd_to_prior"] = each(np.median, moments.sd / moments.prior_sd)
-    columns["contraction"], columns["effective"] = each(np.mean, contraction), each(np.sum, contraction)
-    columns["conditional_sd_to_prior"] = columns["conditional_contraction"] = np.full(len(moments.sd), np.nan)
-    if moments.sd_conditional is not None:
-        columns["conditional_sd_to_prior"] = each(np.median, moments.sd_conditional / moments.prior_sd)
-        columns["conditional_contraction"] = each(
-            np.mean, metrics.contraction(moments.sd_conditional, moments.prior_sd)
-        )
-    columns["num_uncertain"] = known.sum(axis=1)
-    data = {name: ("chain", values) for name, values in columns.items()}
+    conditional = [None] * len(moments.sd) if moments.sd_conditional is None else moments.sd_conditional
+    figures = [
+        metrics.layer_figures(mean, sd, prior_sd=moments.prior_sd, sd_conditional=own)
+        for mean, sd, own in zip(moments.mean, moments.sd, conditional, strict=True)
+    ]
+    data = {name: ("chain", np.array([row[name] for row in figures])) for name in figures[0]}
     return xr.Dataset({"num_weights": ((), moments.sd.shape[1]), **data}, coords={"chain": np.arange(len(moments.sd))})
 
 

@@ -4,22 +4,31 @@ One topic per module. Every function takes arrays and returns floats, arrays or 
 files, layers or torch.
 """
 
-from wiu_pyro.metrics.calibration import Reliability, ece, reliability
+from wiu_pyro.metrics.calibration import Reliability, ece, ece_resampled, reliability
 from wiu_pyro.metrics.contraction import contraction, effective_parameters
 from wiu_pyro.metrics.decline import RiskCoverage, decline_order, risk_coverage
-from wiu_pyro.metrics.detection import auroc
+from wiu_pyro.metrics.detection import auroc, auroc_placements
 from wiu_pyro.metrics.divergence import kl_normal
 from wiu_pyro.metrics.effect_size import cliffs_delta, quantile_grid, wasserstein
 from wiu_pyro.metrics.inequality import evenness, gini
 from wiu_pyro.metrics.information import EntropyParts, entropy, entropy_parts
+from wiu_pyro.metrics.layer_figures import layer_figures
 from wiu_pyro.metrics.scores import accuracy, brier, brier_pointwise, correct, nll, nll_pointwise
 from wiu_pyro.metrics.signal_to_noise import signal_to_noise
 from wiu_pyro.metrics.simultaneous import Intervals, bootstrap_intervals, student_intervals
 from wiu_pyro.metrics.spectrum import effective_rank, participation_ratio
 from wiu_pyro.metrics.standard_error import Estimate, mean_with_se, sum_with_se
 from wiu_pyro.metrics.two_way import crossed_shares, pigeonhole_counts, pigeonhole_sums
+from wiu_pyro.metrics.variance_effects import (
+    Effects,
+    path_effects,
+    pick_freeze_costs,
+    subset_effects,
+    variance_shares,
+)
 
 __all__ = [
+    "Effects",
     "EntropyParts",
     "Estimate",
     "Intervals",
@@ -27,6 +36,7 @@ __all__ = [
     "RiskCoverage",
     "accuracy",
     "auroc",
+    "auroc_placements",
     "bootstrap_intervals",
     "brier",
     "brier_pointwise",
@@ -36,6 +46,7 @@ __all__ = [
     "crossed_shares",
     "decline_order",
     "ece",
+    "ece_resampled",
     "effective_parameters",
     "effective_rank",
     "entropy",
@@ -43,10 +54,13 @@ __all__ = [
     "evenness",
     "gini",
     "kl_normal",
+    "layer_figures",
     "mean_with_se",
     "nll",
     "nll_pointwise",
     "participation_ratio",
+    "path_effects",
+    "pick_freeze_costs",
     "pigeonhole_counts",
     "pigeonhole_sums",
     "quantile_grid",
@@ -54,6 +68,8 @@ __all__ = [
     "risk_coverage",
     "signal_to_noise",
     "student_intervals",
+    "subset_effects",
     "sum_with_se",
+    "variance_shares",
     "wasserstein",
 ]
