@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from wiu_pyro.errors import DataError
 from wiu_pyro.metrics.checks import probabilities_and_labels
 
-__all__ = ["Reliability", "ece", "reliability"]
+__all__ = ["Reliability", "ece", "ece_resampled", "reliability"]
 
 
 @dataclass(frozen=True)
@@ -123,3 +123,38 @@ def ece(probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 15) -> float
     0.25
     """
     return reliability(probabilities, labels, bins=bins).ece
+
+
+def ece_resampled(probabilities: ArrayLike, labels: ArrayLike, counts: ArrayLike, *, bins: int = 15) -> np.ndarray:
+    """Return the expected calibration error of resampled images.
+
+    Parameters
+    ----------
+    probabilities : array_like, shape (N, C)
+    labels : array_like, shape (N,)
+    counts : array_like, shape (N, replicates)
+        How often each image is drawn in each replicate, as `pigeonhole_counts` gives it.
+    bins : int
+
+    Returns
+    -------
+    ndarray, shape (replicates,), float64
+
+    Raises
+    ------
+    DataError
+        As `reliability`.
+
+    Examples
+    --------
+    >>> ece_resampled([[0.9, 0.1], [0.6, 0.4]], [0, 1], [[1, 2], [1, 0]], bins=2).round(3).tolist()
+    [0.25, 0.1]
+    """
+    edges = reliability(probabilities, labels, bins=bins).edges
+    p, y = probabilities_and_labels(probabilities, labels)
+    confidence = np.minimum(p.max(axis=1).astype(np.float64), 1.0)
+    index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    gaps = np.zeros((len(y), bins), dtype=np.float32)
+    gaps[np.arange(len(y)), index] = (p.argmax(axis=1) == y) - confidence
+    weights = np.asarray(counts, dtype=np.float32)
+    return np.abs(weights.T @ gaps).sum(axis=1, dtype=np.float64) / weights.sum(axis=0)
