@@ -59,3 +59,11 @@ def test_a_loaded_sum_goes_on():
 
 def test_nothing_yet_is_zero():
     assert GramSum().total() == 0.0
+
+
+def test_probes_are_the_diagonal_whether_mirrored_or_not():
+    vectors = rows(2, 250, 200)
+    products = GramSum()
+    assert products.probes() == []
+    products.add(vectors)
+    torch.testing.assert_close(products.probes()[0], vectors.square().sum(1))

@@ -120,6 +120,12 @@ class EigenvalueCorrectedFactors(KroneckerFactors):
         return super().sums() if self.out_basis is None else {"squares": self.squares}  # type: ignore[dict-item]
 
     @override
+    def probes(self) -> list[torch.Tensor]:
+        if self.out_basis is None:
+            return super().probes()
+        return [self.squares] if isinstance(self.squares, torch.Tensor) else []
+
+    @override
     def load_sums(self, sums: dict[str, torch.Tensor]) -> None:
         if "squares" in sums:
             self.squares = sums["squares"]

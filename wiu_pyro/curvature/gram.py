@@ -53,6 +53,10 @@ class GramSum:
             self._mirrored = True
         return self._matrix
 
+    def probes(self) -> list[torch.Tensor]:
+        """Return the diagonal, shape (groups, size), at no cost; none before any vector."""
+        return [self._matrix.diagonal(dim1=-2, dim2=-1)] if isinstance(self._matrix, torch.Tensor) else []
+
     def load(self, total: torch.Tensor | float) -> None:
         """Put another sum in the place of this one; it is written over when vectors are added."""
         self._matrix, self._mirrored = total, True

@@ -64,6 +64,11 @@ class InputProducts:
             self.load(self._patches.total() + self._rows.matrix())
         return self._patches.total()
 
+    def probes(self) -> list[torch.Tensor]:
+        """Return sums of squares among the inputs, at no cost; none before any data."""
+        squares = [] if self._rows is None else [self._rows.products[0].diagonal(dim1=-2, dim2=-1)]
+        return self._patches.probes() + squares
+
     def load(self, total: torch.Tensor | float) -> None:
         """Put another sum in the place of this one."""
         self._rows = None

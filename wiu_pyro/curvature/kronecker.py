@@ -128,12 +128,7 @@ class KroneckerFactors(LayerCurvature):
 
     @override
     def probes(self) -> list[torch.Tensor]:
-        products = ("grad_factor", "input_sum")
-        return [
-            value.diagonal(dim1=-2, dim2=-1) if name in products else value
-            for name, value in self.sums().items()
-            if isinstance(value, torch.Tensor)
-        ]
+        return self._grads.probes() + self._inputs.probes()
 
     @override
     def check_prior(self, layer: str, prior_precision: torch.Tensor) -> None:
