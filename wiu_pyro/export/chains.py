@@ -154,11 +154,12 @@ def _alike_at_points(parts: list[xr.Dataset]) -> list[xr.Dataset]:
 
 
 def _to_longest(parts: list[xr.Dataset]) -> list[xr.Dataset]:
-    """Fill runs that stopped earlier with NaN, so that all have the epochs of the longest."""
-    if not all("epoch" in part.dims for part in parts):
-        return parts
-    longest = max((part["epoch"] for part in parts), key=lambda epoch: epoch.size)
-    return [part.reindex(epoch=longest) for part in parts]
+    """Fill runs that stopped earlier with NaN, so that all have the epochs, and the steps, of the longest."""
+    for dim in ("epoch", "step"):
+        if all(dim in part.dims for part in parts):
+            longest = max((part[dim] for part in parts), key=lambda coord: coord.size)
+            parts = [part.reindex({dim: longest}) for part in parts]
+    return parts
 
 
 def _joined_attrs(attrs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from wiu_pyro.export.draws import ChainDraws, SiteMoments, collect, estimate_mom
 from wiu_pyro.export.layout import Parameter, layer_parameters
 from wiu_pyro.export.sources import Source, read_source
 from wiu_pyro.export.spectra import with_spectra
+from wiu_pyro.export.training import training_group
 from wiu_pyro.infer import Fit
 from wiu_pyro.infer.checks import check_new_data
 from wiu_pyro.infer.link import LINKS
@@ -136,7 +137,7 @@ def to_inference_data(fit: Any, data: Any = None, *, num_samples: int = 200, see
     moments = _moments(source)
     groups = _weight_groups(source, moments, config)
     if isinstance(fit, Fit) and len(fit.losses):
-        groups["training"] = _training_group(fit)
+        groups["training"] = _training(source, fit)
     if data is not None:
         centres = _centres(source, moments, groups["posterior"])
         observed = predictions.observations(data)
@@ -223,11 +224,10 @@ def _groups_by_layer(
     return groups
 
 
-def _training_group(fit: Fit) -> xr.Dataset:
-    losses = {"loss": fit.losses} | {f"validation_{name}": values for name, values in fit.validation.items()}
-    variables = {name: (("chain", "epoch"), np.asarray(values, np.float32)[None]) for name, values in losses.items()}
-    variables["loss"] = (*variables["loss"], {"units": "nats", "meaning": "-ELBO, summed over the data"})
-    return layer_groups.with_coords(xr.Dataset(variables))
+def _training(source: Source, fit: Fit) -> xr.Dataset:
+    closed = source.chains[0].closed
+    kinds = {} if closed is None else closed.layer_structure
+    return training_group(fit, point_layers=[name for name, kind in kinds.items() if kind == "point"])
 
 
 def _centres(

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from wiu_pyro.errors import GuideError, PriorError
+from wiu_pyro import nn
+from wiu_pyro.errors import GuideError
 from wiu_pyro.export.layout import Parameter
 from wiu_pyro.export.sources import Chain
 from wiu_pyro.nn import ModelStructure
@@ -70,28 +71,7 @@ def prior_moments(structure: ModelStructure) -> dict[str, SiteMoments]:
     PriorError
         If a prior has no finite, positive sd, or none of its own: one that depends on another site.
     """
-    dependent = [site for site in structure.parameter_sites if site in structure.dependent_priors]
-    if dependent:
-        raise PriorError(
-            f"Uncertainty is shown relative to each weight's prior sd, but the prior of '{dependent[0]}' depends on "
-            "another site or on a learned parameter, so that its sd is another in each draw. Fix the prior, for "
-            "example at the scale's posterior mean."
-        )
-    found = {}
-    for site in structure.parameter_sites:
-        prior = structure.priors[site]
-        shape = prior.shape()
-        try:
-            mean, sd = prior.mean.expand(shape), prior.stddev.expand(shape)
-        except (NotImplementedError, AttributeError):
-            mean = sd = torch.full(shape, torch.nan)
-        if not (torch.isfinite(mean).all() and torch.isfinite(sd).all() and (sd > 0).all()):
-            raise PriorError(
-                "A prior with a finite mean and a positive sd is needed, since uncertainty is shown relative to it, "
-                f"but that of '{site}' ({type(prior).__name__}) has none. Choose for example wiu_pyro.nn.Normal(1.0)."
-            )
-        found[site] = SiteMoments(mean.detach(), sd.detach())
-    return found
+    return {site: SiteMoments(*pair) for site, pair in nn.prior_moments(structure).items()}
 
 
 def estimate_moments(draws: Iterable[Weights], sites: Iterable[str]) -> dict[str, SiteMoments]:

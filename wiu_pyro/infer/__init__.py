@@ -9,6 +9,7 @@ from wiu_pyro.infer.fit import fit
 from wiu_pyro.infer.functional import FunctionalBatch, functional_distribution
 from wiu_pyro.infer.predict import Predictions, predict
 from wiu_pyro.infer.result import Fit
+from wiu_pyro.infer.track import Track, TrackConfig
 
 __all__ = [
     "Convergence",
@@ -16,6 +17,8 @@ __all__ = [
     "FitConfig",
     "FunctionalBatch",
     "Predictions",
+    "Track",
+    "TrackConfig",
     "assess",
     "average_curvature",
     "cross_validate_prior",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from wiu_pyro.errors import DataError, DeviceError, GuideError, near_matches
+from wiu_pyro.infer.track import TrackConfig, read_track
 
 __all__ = ["FitConfig", "read_config", "read_device"]
 
@@ -42,6 +43,9 @@ class FitConfig:
         Show a progress bar on stderr.
     tune_prior, tune_per, tune_when : str or None
         Set on a Laplace guide when given: see `LaplaceGuide`.
+    track : {"epoch"}, int, TrackConfig or None
+        Keep the layers' figures through the training, after each epoch, after every so many steps, or as a
+        `TrackConfig` says; the fit is the same with and without.
     """
 
     batch_size: int = 128
@@ -57,6 +61,7 @@ class FitConfig:
     tune_prior: str | None = None
     tune_per: str | None = None
     tune_when: str | None = None
+    track: TrackConfig | str | int | None = None
 
 
 def read_config(options: dict[str, Any]) -> FitConfig:
@@ -65,7 +70,7 @@ def read_config(options: dict[str, Any]) -> FitConfig:
     for name in options:
         if name not in known:
             raise GuideError(f"fit has no option '{name}'. {near_matches(name, known)}")
-    config = FitConfig(**options)
+    config = FitConfig(**{**options, "track": read_track(options.get("track"))})
     for name in ("batch_size", "curvature_batch_size"):
         if getattr(config, name) < 1:
             raise DataError(f"{name} must be at least 1, but is {getattr(config, name)}. Pass for example 128.")

@@ -93,8 +93,9 @@ def fit(
         losses, scores = run.train(batches, epochs, validation)
         posterior = run.finish(data)
     convergence = _assessed(run, losses, epochs=epochs, steps_per_epoch=len(batches), travel=travel)
+    track = run.track
     if _shares_point_estimate(start, guide, epochs):  # then that one's training, and its verdict, are this one's
-        losses, scores, convergence = start.losses, start.validation, start.convergence
+        losses, scores, convergence, track = start.losses, start.validation, start.convergence, start.track
     found = Fit(
         model=model,
         guide=posterior,
@@ -106,6 +107,7 @@ def fit(
         structure=posterior.structure if _has_other_prior(posterior) else structure,
         point_estimate=run.centre(),
         unsampled=unsampled(model, structure.priors),
+        track=track,
     )
     tuning = getattr(guide, "tuning", None)
     if tuning is not None and tuning.by == "cross-validation":

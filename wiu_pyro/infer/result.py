@@ -11,6 +11,7 @@ import torch
 from pyro.infer.autoguide import AutoGuide
 
 from wiu_pyro.infer.convergence import Convergence
+from wiu_pyro.infer.track import Track
 from wiu_pyro.nn import ModelStructure
 
 __all__ = ["Fit"]
@@ -40,6 +41,8 @@ class Fit:
     unsampled : dict of str to Tensor
         What else the network held at the end of the fit: parameters without a prior, running statistics. The model is
         shared, and another fit of it moves them on; `predict` and the export put these back for as long as they run.
+    track : Track or None
+        The layers' figures through the training, where `FitConfig.track` asked for them.
     """
 
     model: Callable[..., Any]
@@ -52,3 +55,4 @@ class Fit:
     structure: ModelStructure
     point_estimate: dict[str, torch.Tensor] = field(repr=False)
     unsampled: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    track: Track | None = field(default=None, repr=False)

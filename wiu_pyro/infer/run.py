@@ -23,6 +23,8 @@ from wiu_pyro.infer.averaged_curvature import average_curvature
 from wiu_pyro.infer.checks import check_batch
 from wiu_pyro.infer.config import FitConfig
 from wiu_pyro.infer.online_tuning import OnlineTuning, untuned
+from wiu_pyro.infer.track import Track
+from wiu_pyro.infer.tracker import Tracker
 from wiu_pyro.nn import Batches, ModelStructure, as_batches, put_unsampled, run_at, unsampled
 from wiu_pyro.progress import ProgressBar
 
@@ -47,6 +49,7 @@ class Run:
         self.model, self.guide, self.config = model, guide, config
         self.structure, self.device = structure, device
         self.direct = isinstance(guide, NetworkGuide)
+        self.tracker: Tracker | None = None
         if not self.direct:
             self.elbo = Trace_ELBO() if isinstance(guide, AutoLaplaceApproximation) else TraceMeanField_ELBO()
 
@@ -135,6 +138,7 @@ class Run:
         optimiser = torch.optim.Adam(parameters, lr=rate, fused=True)
         total, full = epochs * len(batches), self.full_rate_epochs(epochs) * len(batches)
         online = self._online(batches, epochs)
+        self.tracker = self._new_tracker(len(batches), epochs)
         held_out = None if validation is None else as_batches(validation, batch_size=1000, device=self.device)
         if held_out is not None:
             check_batch(self.structure, next(iter(held_out)))
@@ -147,6 +151,8 @@ class Run:
                     for group in optimiser.param_groups:
                         group["lr"] = rate * _fraction(step, full, total)
                     value = self._step(optimiser, parameters, batch, step)
+                    if self.tracker is not None:
+                        self.tracker.stepped(batch, value)
                     running, count, step = running + value, count + 1, step + 1
                     bar.advance(loss=value)
                 losses.append(running / count)
@@ -157,6 +163,25 @@ class Run:
                     self._mode(training=False)
                     online.after_epoch(number)
         return losses, scores
+
+    @property
+    def track(self) -> Track | None:
+        """What was kept of the layers through the training, where that was asked for."""
+        return None if self.tracker is None else self.tracker.result()
+
+    def _new_tracker(self, steps_per_epoch: int, epochs: int) -> Tracker | None:
+        config = self.config.track
+        if config is None:
+            return None
+        return Tracker(
+            self.guide,
+            config,
+            structure=self.structure,
+            centre=self.centre,
+            steps_per_epoch=steps_per_epoch,
+            full_rate_epochs=self.full_rate_epochs(epochs),
+            device=self.device,
+        )
 
     def _online(self, batches: Batches, epochs: int) -> OnlineTuning | None:
         """Return what changes the prior between epochs, where that was asked for."""
