@@ -41,6 +41,7 @@ def posterior_attrs(source: Source, *, labels: Mapping[str, str]) -> dict[str, A
     seed = source.seed if fit is None else fit.seed
     attrs = {
         "wiu_schema": SCHEMA_VERSION,
+        **({} if source.sampled is None else source.sampled.notes),
         "guide": guide_name(source),
         "approximation": short_name(source),
         "curvature": getattr(curvature, "kind", "none"),
@@ -91,14 +92,14 @@ def _pass(curvature: Any) -> dict[str, Any]:
 def guide_name(source: Source) -> str:
     """Return the class of the guide the user chose: for a Laplace posterior, the guide it was made from."""
     if source.guide is None:
-        return "MCMC"
+        return "MCMC" if source.sampled is None else source.sampled.method
     return getattr(source.guide, "source_name", type(source.guide).__name__)
 
 
 def short_name(source: Source) -> str:
     """Return the name by which the command line knows the posterior; the class name where it does not."""
     if source.guide is None:
-        return "mcmc"
+        return "mcmc" if source.sampled is None else source.sampled.name
     if getattr(source.guide, "cli_name", ""):
         return source.guide.cli_name
     names = (name for name, kind in known_guides().items() if type(source.guide) is kind)
@@ -148,7 +149,8 @@ def _num_data(source: Source) -> int | float:
 
 
 def _convergence(source: Source) -> dict[str, Any]:
-    found = None if source.fit is None else source.fit.convergence
+    known = source.fit or source.sampled
+    found = None if known is None else known.convergence
     if found is None:
         detail = (
             "MCMC: see r_hat in az.summary" if source.guide is None else "the guide came without the record of a fit"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -90,9 +90,9 @@ def to_inference_data(fit: Any, data: Any = None, *, num_samples: int = 200, see
 
     Parameters
     ----------
-    fit : Fit, AutoGuide or MCMC
-        What `wiu_pyro.fit` returned; a guide of the toolkit's or of Pyro's, trained with Pyro's `SVI`; or a
-        `pyro.infer.MCMC` result, whose chains become chains.
+    fit : Fit, AutoGuide, MCMC or SampledPosterior
+        What `wiu_pyro.fit` returned; a guide of the toolkit's or of Pyro's, trained with Pyro's `SVI`; a
+        `pyro.infer.MCMC` result, whose chains become chains; or draws from elsewhere.
     data : DataLoader, Dataset, or tuple of tensors (inputs, labels), optional
         Data to predict; none are predicted without it.
     num_samples : int
@@ -190,7 +190,9 @@ def _moments(source: Source) -> list[dict[str, SiteMoments]]:
     found = []
     for chain in source.chains:
         if chain.closed is None:
-            found.append(estimate_moments(chain.draws(), sites))
+            estimated = estimate_moments(chain.draws(), sites)
+            known = chain.conditional or {}
+            found.append({site: replace(part, sd_conditional=known.get(site)) for site, part in estimated.items()})
             continue
         closed = chain.closed
         found.append(

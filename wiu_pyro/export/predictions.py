@@ -38,6 +38,7 @@ CLASSIFICATION = {
     "expected_entropy": ("obs_id",),
     "mutual_information": ("obs_id",),
     "functional_variance": ("obs_id", "class"),  # of the logits
+    "probability_variance": ("obs_id", "class"),
     "concentration": ("obs_id", "class"),  # of the Laplace bridge's Dirichlet
 }
 REGRESSION = {

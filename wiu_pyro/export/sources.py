@@ -13,7 +13,7 @@ from pyro.infer.mcmc.api import AbstractMCMC
 from wiu_pyro.errors import GuideError, ModelError
 from wiu_pyro.export.densities import log_density
 from wiu_pyro.guides import ClosedForm, closed_form
-from wiu_pyro.infer import Fit, draw_weights
+from wiu_pyro.infer import Fit, SampledPosterior, draw_weights
 from wiu_pyro.nn import ModelStructure, as_batches, inspect_model
 
 __all__ = ["Chain", "Source", "read_source"]
@@ -35,12 +35,15 @@ class Chain:
         Why there is none; empty where there is one.
     closed : ClosedForm or None
         Exact moments, where the posterior has them.
+    conditional : mapping of site to Tensor or None
+        Conditional sds that are known beside estimated moments.
     """
 
     draws: Callable[[], Iterator[Weights]]
     log_q: Callable[[Weights], float] | None
     log_q_reason: str
     closed: ClosedForm | None
+    conditional: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Source:
         None for MCMC.
     fit : Fit or None
         What was given, if it was a fit.
+    sampled : SampledPosterior or None
+        What was given, if it was one.
     """
 
     structure: ModelStructure
@@ -70,6 +75,7 @@ class Source:
     seed: int
     guide: Any = None
     fit: Fit | None = None
+    sampled: SampledPosterior | None = None
 
 
 def read_source(posterior: Any, *, model: Callable[..., Any] | None, data: Any, num_samples: int, seed: int) -> Source:
@@ -77,7 +83,7 @@ def read_source(posterior: Any, *, model: Callable[..., Any] | None, data: Any, 
 
     Parameters
     ----------
-    posterior : Fit, AutoGuide or MCMC
+    posterior : Fit, AutoGuide, MCMC or SampledPosterior
     model : callable, optional
         The Pyro model; a guide's or an MCMC kernel's own when None.
     data : DataLoader, Dataset or tuple of tensors, optional
@@ -100,6 +106,8 @@ def read_source(posterior: Any, *, model: Callable[..., Any] | None, data: Any, 
         raise GuideError(f"At least 2 draws are needed for a posterior, but num_samples is {num_samples}. Raise it.")
     if isinstance(posterior, Fit):
         return _from_guide(posterior.guide, posterior.model, posterior.structure, num_samples, seed, fit=posterior)
+    if isinstance(posterior, SampledPosterior):
+        return _from_samples(posterior)
     if not isinstance(posterior, AutoGuide | AbstractMCMC):
         raise GuideError(
             f"A Fit, a Pyro AutoGuide or an MCMC result is needed, but this is a {type(posterior).__name__}. "
@@ -168,6 +176,23 @@ def _from_mcmc(mcmc: AbstractMCMC, model: Callable[..., Any], structure: ModelSt
         return Chain(draws, None, "MCMC gives no density of a draw", None)
 
     return Source(structure, model, tuple(chain(number) for number in range(num_chains)), num_draws, seed)
+
+
+def _from_samples(posterior: SampledPosterior) -> Source:
+    """Take what is there as draws already."""
+
+    def chain(number: int) -> Chain:
+        def draws() -> Iterator[Weights]:
+            for draw in range(posterior.num_draws):
+                yield {site: values[number, draw] for site, values in posterior.samples.items()}
+
+        closed = posterior.closed[number] if posterior.closed else None
+        conditional = posterior.sd_conditional[number] if posterior.sd_conditional else None
+        return Chain(draws, None, f"{posterior.name} gives no density of a draw", closed, conditional)
+
+    found = tuple(chain(number) for number in range(posterior.num_chains))
+    structure, num_draws = posterior.structure, posterior.num_draws
+    return Source(structure, posterior.model, found, num_draws, posterior.seed, sampled=posterior)
 
 
 def _grouped_samples(mcmc: AbstractMCMC) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from wiu_pyro.infer.fit import fit
 from wiu_pyro.infer.functional import FunctionalBatch, functional_distribution
 from wiu_pyro.infer.predict import Predictions, predict
 from wiu_pyro.infer.result import Fit
+from wiu_pyro.infer.sampled import SampledPosterior
 from wiu_pyro.infer.track import Track, TrackConfig
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "FitConfig",
     "FunctionalBatch",
     "Predictions",
+    "SampledPosterior",
     "Track",
     "TrackConfig",
     "assess",

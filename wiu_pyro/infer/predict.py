@@ -57,6 +57,8 @@ class Predictions:
     functional_variance : ndarray, shape (N, C), or None for classes by sampled networks
         Variance of the network's outputs: of the logits, or of the means.
     variance, noise_variance : ndarray, shape (N, C), or None for classification
+    probability_variance : ndarray, shape (N, C), or None for regression and the probit approximation
+        Variance of the class probabilities under the posterior.
     concentration : ndarray, shape (N, C), or None
         Parameters of the Dirichlet over several classes that the Laplace bridge gives.
     log_likelihood : ndarray, shape (num_samples, N), or None without labels or without draws
@@ -77,6 +79,7 @@ class Predictions:
     functional_variance: np.ndarray | None = None
     variance: np.ndarray | None = None
     noise_variance: np.ndarray | None = None
+    probability_variance: np.ndarray | None = None
     concentration: np.ndarray | None = None
     log_likelihood: np.ndarray | None = None
 

@@ -82,7 +82,7 @@ def _interval(draws: torch.Tensor) -> Summary:
 def _categorical_draws(outputs: Outputs) -> Summary:
     log_probs = torch.log_softmax(outputs.draws, -1)
     probs = log_probs.exp()
-    found = {"mean": probs.mean(0), "point_mean": torch.softmax(outputs.point, -1)}
+    found = {"mean": probs.mean(0), "probability_variance": probs.var(0), "point_mean": _softmax(outputs.point)}
     found |= _entropies(torch.special.entr(found["mean"]).sum(-1), -(probs * log_probs).sum(-1).mean(0))
     if outputs.labels is not None:
         index = outputs.labels.long()[None, :, None].expand(len(log_probs), -1, 1)
@@ -94,7 +94,7 @@ def _categorical_draws(outputs: Outputs) -> Summary:
 
 def _bernoulli_draws(outputs: Outputs) -> Summary:
     probs = torch.sigmoid(outputs.draws)
-    found = {"mean": probs.mean(0), "point_mean": torch.sigmoid(outputs.point)}
+    found = {"mean": probs.mean(0), "probability_variance": probs.var(0), "point_mean": torch.sigmoid(outputs.point)}
     found |= _entropies(_bernoulli_entropy(found["mean"]), _bernoulli_entropy(probs).mean(0))
     if outputs.labels is not None:
         labels = outputs.labels.reshape(outputs.point.shape).to(probs.dtype)
@@ -192,6 +192,7 @@ def _dirichlet(concentration: torch.Tensor) -> Summary:
     total = concentration.sum(-1, keepdim=True)
     mean = concentration / total
     found = _entropies(torch.special.entr(mean).sum(-1), dirichlet_entropy(concentration))
+    found |= {"probability_variance": mean * (1 - mean) / (total + 1)}
     return _numpy({"mean": mean, "concentration": concentration} | found) | _beta_interval(
         concentration, total - concentration
     )
@@ -200,6 +201,7 @@ def _dirichlet(concentration: torch.Tensor) -> Summary:
 def _beta(concentration: torch.Tensor) -> Summary:
     mean = (concentration / concentration.sum(-1, keepdim=True))[..., 0]
     found = _entropies(_bernoulli_entropy(mean), dirichlet_entropy(concentration).sum(-1))
+    found |= {"probability_variance": mean * (1 - mean) / (concentration.sum(-1) + 1)}
     return _numpy({"mean": mean} | found) | _beta_interval(concentration[..., 0], concentration[..., 1])
 
 
