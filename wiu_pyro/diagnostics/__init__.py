@@ -6,6 +6,8 @@ sentence and a pandas table; `between_statement`, `identification_statement`, `m
 `within_statement` say what the diagnostics of the same name found.
 """
 
+from wiu_pyro.diagnostics.agreement import agreement
+from wiu_pyro.diagnostics.agreement_statement import agreement_statement as agreement_statement
 from wiu_pyro.diagnostics.between_layers import between_layers
 from wiu_pyro.diagnostics.between_statement import between_statement as between_statement
 from wiu_pyro.diagnostics.compare import compare
@@ -26,6 +28,7 @@ from wiu_pyro.diagnostics.within_layer import within_layer
 from wiu_pyro.diagnostics.within_statement import within_statement as within_statement
 
 __all__ = [
+    "agreement",
     "between_layers",
     "compare",
     "identification",

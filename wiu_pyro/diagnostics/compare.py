@@ -21,7 +21,7 @@ from wiu_pyro.diagnostics.layer_uncertainty import layer_uncertainty
 from wiu_pyro.diagnostics.predictions import class_probabilities, log_density, observed, predictive_group
 from wiu_pyro.errors import SchemaError
 
-__all__ = ["compare"]
+__all__ = ["check_same_observations", "compare", "named_posteriors"]
 
 LAYER_COLUMNS = {
     "conditional_sd_to_prior": "median over the weights of conditional sd / prior sd",
@@ -60,7 +60,7 @@ def compare(idatas: Mapping[str, Any] | Sequence[Any]) -> xr.Dataset:
     SchemaError
         If there is nothing to compare, or the observations differ.
     """
-    named = _named(idatas)
+    named = named_posteriors(idatas)
     out = xr.concat([_layers(idata) for idata in named.values()], dim="posterior", join="outer", coords="minimal")
     out = out.assign_coords(posterior=list(named)).sel(layer=_layer_order(named))
     for name, text in LAYER_COLUMNS.items():
@@ -73,7 +73,23 @@ def compare(idatas: Mapping[str, Any] | Sequence[Any]) -> xr.Dataset:
     return out if lacking else _with_predictions(out, named)
 
 
-def _named(idatas: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+def named_posteriors(idatas: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    """Return several posteriors by name.
+
+    Parameters
+    ----------
+    idatas : mapping of str to InferenceData or DataTree, or sequence of them
+        Names come from the mapping, or from the attribute ``approximation``, numbered where it repeats.
+
+    Returns
+    -------
+    dict of str to InferenceData or DataTree
+
+    Raises
+    ------
+    SchemaError
+        If there is none, or a single one.
+    """
     # an InferenceData is a mapping of its own groups: a single posterior is not a mapping of posteriors
     if hasattr(idatas, "children") or callable(getattr(idatas, "groups", None)) or len(idatas) == 0:
         raise SchemaError(
@@ -126,7 +142,7 @@ def _predicts(idata: Any) -> bool:
 
 
 def _with_predictions(table: xr.Dataset, named: Mapping[str, Any]) -> xr.Dataset:
-    _check_same_observations(named)
+    check_same_observations(named)
     density = np.stack([log_density(idata).mean(axis=0) for idata in named.values()])  # (posterior, N)
     totals = [metrics.sum_with_se(row) for row in density]
     means = [metrics.mean_with_se(row) for row in density]
@@ -160,7 +176,18 @@ def _correct(idata: Any) -> np.ndarray | None:
     return np.mean([metrics.correct(p, labels) for p in class_probabilities(data["mean"])], axis=0)
 
 
-def _check_same_observations(named: Mapping[str, Any]) -> None:
+def check_same_observations(named: Mapping[str, Any]) -> None:
+    """Check that posteriors predict the same observations.
+
+    Parameters
+    ----------
+    named : mapping of str to InferenceData or DataTree
+
+    Raises
+    ------
+    SchemaError
+        Naming two whose labels or inputs differ.
+    """
     names = list(named)
     first = observed(named[names[0]])
     for name in names[1:]:

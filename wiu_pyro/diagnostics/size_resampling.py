@@ -19,7 +19,7 @@ from wiu_pyro.diagnostics.weight_size import Quantities, kept_in_common, pair_sl
 from wiu_pyro.diagnostics.within_network import FEWEST_CLUSTERS
 from wiu_pyro.metrics.ranks import correlation, ranked, weighted_median
 
-__all__ = ["replicates"]
+__all__ = ["replicates", "subset_shape"]
 
 MOST_WEIGHTS = 16_384  # of the subset
 MOST_PAIRS = 20_000
@@ -48,7 +48,7 @@ def replicates(
     rng = np.random.default_rng(seed)
     whole = quantities.known.shape
     rows, columns = (
-        np.sort(rng.choice(size, kept, replace=False)) for size, kept in zip(whole, _subset_shape(whole), strict=False)
+        np.sort(rng.choice(size, kept, replace=False)) for size, kept in zip(whole, subset_shape(whole), strict=False)
     )
     small = quantities.subset(rows, columns)
     if small.known.sum() < LEAST_WEIGHTS:
@@ -68,8 +68,18 @@ def replicates(
     return {name: np.array(values) for name, values in found.items()}
 
 
-def _subset_shape(whole: tuple[int, ...]) -> tuple[int, int]:
-    """Return how many outputs and inputs are kept: all, or about equally many of both."""
+def subset_shape(whole: tuple[int, ...]) -> tuple[int, int]:
+    """Return how many outputs and inputs of a large layer are kept: all, or about equally many of both.
+
+    Parameters
+    ----------
+    whole : tuple of int
+        Outputs, inputs, kernel positions.
+
+    Returns
+    -------
+    (int, int)
+    """
     side = max(FEWEST_CLUSTERS, int(np.sqrt(MOST_WEIGHTS / whole[2])))
     short = min(whole[0], whole[1], side)
     long = max(FEWEST_CLUSTERS, MOST_WEIGHTS // (whole[2] * short))

@@ -7,6 +7,7 @@ several panels. `KINDS` names those that draw a single posterior, for ``wiu plot
 from collections.abc import Callable
 from typing import Any
 
+from wiu_pyro.plots.agreement import agreement
 from wiu_pyro.plots.between_layers import between_layers
 from wiu_pyro.plots.compare_layers import compare_layers
 from wiu_pyro.plots.declined_images import declined_images
@@ -22,6 +23,7 @@ from wiu_pyro.plots.within_layer import within_layer
 
 __all__ = [
     "KINDS",
+    "agreement",
     "between_layers",
     "compare_layers",
     "declined_images",
