@@ -110,7 +110,7 @@ def synthetic(options: Options | None = None, **overrides: Any) -> Synthetic:
         groups[f"layer_{layer.spec.name}"] = _layer_group(layer, draws, chosen, rng)
         groups[f"moments_{layer.spec.name}"] = _moments_group(layer, draws, chosen)
     head = {"posterior": _posterior(chosen, np.stack(deviations, axis=-1))}
-    groups = head | groups | {"layers": _layers(chosen, truth), "training": _training(chosen, rng)}
+    groups = head | groups | {"layers": _layers(chosen, truth), "training": _training(chosen, truth)}
     return Synthetic(build(groups | prediction_groups(chosen, rng)), chosen, truth)
 
 
@@ -289,8 +289,33 @@ def _layers(options: Options, truth: dict[str, LayerTruth]) -> xr.Dataset:
     return with_coords(xr.Dataset(data, coords={"layer": [spec.name for spec in specs]}))
 
 
-def _training(options: Options, rng: np.random.Generator) -> xr.Dataset:
+def _training(options: Options, truth: dict[str, LayerTruth]) -> xr.Dataset:
+    """Return the losses, and figures of the layers that come from the prior's and end at the posterior's own."""
+    rng, chains = np.random.default_rng([options.seed, 1]), options.num_chains
     epoch = np.arange(options.num_epochs)
     decay = {"yes": 2.5, "no": 40.0}.get(options.converged, 5.0)
-    loss = 300 + 2_000 * np.exp(-epoch / decay) + rng.normal(size=(options.num_chains, epoch.size))
-    return with_coords(xr.Dataset({"loss": (("chain", "epoch"), loss.astype(np.float32))}))
+    loss = 300 + 2_000 * np.exp(-epoch / decay) + rng.normal(size=(chains, epoch.size))
+    variables: dict[str, Any] = {"loss": (("chain", "epoch"), loss.astype(np.float32))}
+    done = (1 - np.exp(-(epoch + 1) / decay))[:, None]
+    ends = {
+        "kl_per_weight": [one.kl / one.mean.shape[1] for one in truth.values()],
+        "contraction": [np.mean(1 - (one.sd / one.prior_sd) ** 2, axis=1) for one in truth.values()],
+        "mean_to_prior": [np.sqrt(np.mean((one.mean / one.prior_sd) ** 2, axis=1)) for one in truth.values()],
+    }
+    figures = {name: np.stack(values, axis=-1)[:, None] * done for name, values in ends.items()}
+    ratio = np.stack([np.median(one.sd / one.prior_sd, axis=1) for one in truth.values()], axis=-1)[:, None]
+    figures |= {
+        "sd_to_prior": 1 - (1 - ratio) * done,
+        "mean_change": np.diff(figures["mean_to_prior"], axis=1, prepend=0),
+    }
+    for name, values in figures.items():
+        variables[name] = (("chain", "epoch", "layer"), values.astype(np.float32))
+    variables["tracked_data"] = (("chain", "epoch"), np.zeros_like(loss, np.float32))
+    variables["full_rate_epochs"] = ("chain", np.full(chains, 0.7 * options.num_epochs, np.float32))
+    attrs = {
+        "tracked": "epochs",
+        "tracked_structure": "mean-field",
+        "tracked_curvature": "none",
+        "tracked_factorised": 1,
+    }
+    return with_coords(xr.Dataset(variables, coords={"layer": list(truth)}, attrs=attrs))

@@ -2,8 +2,8 @@
 
 Every name in `__all__` is a function ``(idata, ...) -> xarray.Dataset`` that works on what `wiu_pyro.load` returns, on
 both ArviZ lines (`compare` takes several posteriors). `layer_statement` and `to_dataframe` turn the layer table into a
-sentence and a pandas table; `between_statement`, `identification_statement`, `magnitude_statement` and
-`within_statement` say what the diagnostics of the same name found.
+sentence and a pandas table; `between_statement`, `convergence_statement`, `identification_statement`,
+`magnitude_statement` and `within_statement` say what the diagnostics of the same name found.
 """
 
 from wiu_pyro.diagnostics.agreement import agreement
@@ -11,6 +11,9 @@ from wiu_pyro.diagnostics.agreement_statement import agreement_statement as agre
 from wiu_pyro.diagnostics.between_layers import between_layers
 from wiu_pyro.diagnostics.between_statement import between_statement as between_statement
 from wiu_pyro.diagnostics.compare import compare
+from wiu_pyro.diagnostics.convergence import convergence
+from wiu_pyro.diagnostics.convergence_statement import convergence_statement as convergence_statement
+from wiu_pyro.diagnostics.evolution import evolution
 from wiu_pyro.diagnostics.identification import identification
 from wiu_pyro.diagnostics.identification_statement import identification_statement as identification_statement
 from wiu_pyro.diagnostics.input_map import input_map
@@ -31,6 +34,8 @@ __all__ = [
     "agreement",
     "between_layers",
     "compare",
+    "convergence",
+    "evolution",
     "identification",
     "input_map",
     "layer_uncertainty",

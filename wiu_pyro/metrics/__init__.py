@@ -14,6 +14,7 @@ from wiu_pyro.metrics.inequality import evenness, gini
 from wiu_pyro.metrics.information import EntropyParts, entropy, entropy_parts
 from wiu_pyro.metrics.layer_figures import layer_figures
 from wiu_pyro.metrics.scores import accuracy, brier, brier_pointwise, correct, nll, nll_pointwise
+from wiu_pyro.metrics.settling import Stop, distance_from_end, early_stop, noisy_copies, settled_from
 from wiu_pyro.metrics.signal_to_noise import signal_to_noise
 from wiu_pyro.metrics.simultaneous import Intervals, bootstrap_intervals, student_intervals
 from wiu_pyro.metrics.spectrum import effective_rank, participation_ratio
@@ -34,6 +35,7 @@ __all__ = [
     "Intervals",
     "Reliability",
     "RiskCoverage",
+    "Stop",
     "accuracy",
     "auroc",
     "auroc_placements",
@@ -45,6 +47,8 @@ __all__ = [
     "correct",
     "crossed_shares",
     "decline_order",
+    "distance_from_end",
+    "early_stop",
     "ece",
     "ece_resampled",
     "effective_parameters",
@@ -58,6 +62,7 @@ __all__ = [
     "mean_with_se",
     "nll",
     "nll_pointwise",
+    "noisy_copies",
     "participation_ratio",
     "path_effects",
     "pick_freeze_costs",
@@ -66,6 +71,7 @@ __all__ = [
     "quantile_grid",
     "reliability",
     "risk_coverage",
+    "settled_from",
     "signal_to_noise",
     "student_intervals",
     "subset_effects",
