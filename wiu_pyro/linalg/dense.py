@@ -116,6 +116,24 @@ class DensePrecision(Precision):
         block = self.covariance[index][:, index]
         return DensePrecision(torch.cholesky_inverse(torch.linalg.cholesky(block)), dtype=self.dtype)
 
+    def conditional(self, index: torch.Tensor) -> DensePrecision:
+        """Return the precision of the variables in `index` given all others: their rows and columns of Λ.
+
+        Parameters
+        ----------
+        index : Tensor of int64, shape (num,)
+
+        Returns
+        -------
+        DensePrecision
+            With the same prior apart from its curvature, where there is one.
+        """
+        rows = self.factor[index]
+        if self._prior_precision is None:
+            return DensePrecision(rows @ rows.mT, dtype=self.dtype)
+        prior = self._prior_precision[index]
+        return DensePrecision(rows @ rows.mT - prior.diag(), prior, dtype=self.dtype)
+
 
 def _cholesky(matrix: torch.Tensor) -> torch.Tensor:
     factor, info = torch.linalg.cholesky_ex(matrix)
