@@ -55,6 +55,12 @@ def with_training(idata, values):
     return build(groups | {"training": xr.Dataset(kept, coords=coords)})
 
 
+def regrouped(idata, change):
+    """The file with its group `training` changed."""
+    groups = {name: schema.dataset(idata, name) for name in schema.groups(idata)}
+    return build(groups | {"training": change(groups["training"])})
+
+
 def test_shares_are_plain_counts_over_weights_and_biases():
     rng = np.random.default_rng(0)
     mean, sd = 0.1 * rng.normal(size=(1, 30, 40)), np.exp(0.1 * rng.normal(size=(1, 30, 40)))
@@ -230,10 +236,10 @@ def test_since_when_a_layer_is_unidentified_is_read_from_its_kl_by_epoch():
     layers = {"a": at_prior(18), "b": at_prior(19), "c": at_prior(20), "d": layer(21)}
     kept = [[[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.5, 1.0], [0.0, 0.005, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]]]
     table = diagnostics.identification(with_training(planted(layers), kept))
-    np.testing.assert_array_equal(table["unidentified_from"], [0, 1, 2, np.nan])
+    np.testing.assert_array_equal(table["unidentified_from"], [1, 2, 3, np.nan])
     assert table["unidentified_throughout"].values.tolist() == [1, 0, 0, 0]
     assert (
-        "By the KL a weight through training: 'a' throughout, 'b' from epoch 1 on, 'c' from epoch 2 on."
+        "By the KL a weight through training: 'a' throughout, 'b' from epoch 2 on, 'c' from epoch 3 on."
         in diagnostics.identification_statement(table)
     )
 
@@ -243,7 +249,26 @@ def test_without_kept_epochs_the_statement_says_that_the_past_is_not_known():
     assert "unidentified_from" not in table
     assert table.attrs["training"] == "nothing"
     assert "whether they were so all along is not known" in diagnostics.identification_statement(table)
-    assert diagnostics.identification(synthetic().idata).attrs["training"] == "loss only"
+    losses = regrouped(synthetic().idata, lambda data: data[["loss"]])
+    assert diagnostics.identification(losses).attrs["training"] == "loss only"
+
+
+def test_epochs_that_a_shorter_run_did_not_have_do_not_count():
+    layers = {"a": at_prior(18, (2, 30, 40)), "b": at_prior(19, (2, 30, 40))}
+    nothing = [np.nan, np.nan]
+    kept = [[[0.5, 1.0], [0.0, 0.0], nothing, nothing], [[0.5, 0.0], [0.5, 0.0], [0.5, 0.0], [0.0, 0.0]]]
+    table = diagnostics.identification(with_training(planted(layers), kept))
+    np.testing.assert_array_equal(table["unidentified_from"], [[2, 2], [4, 1]])
+    assert table["unidentified_throughout"].values.tolist() == [[0, 0], [0, 1]]
+
+
+def test_the_statement_says_by_which_curvature_a_point_estimate_was_seen():
+    idata = with_training(planted({"a": at_prior(18)}), [[[0.0], [0.0]]])
+    about = {"tracked_structure": "diagonal", "tracked_curvature": "ggn"}
+    text = diagnostics.identification_statement(
+        diagnostics.identification(regrouped(idata, lambda data: data.assign_attrs(about)))
+    )
+    assert "'a' throughout. Through the training the layers are seen by the diagonal of the GGN around" in text
 
 
 def test_statement_says_that_noise_of_draws_hides_weights_at_the_prior():

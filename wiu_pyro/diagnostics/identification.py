@@ -24,6 +24,7 @@ from wiu_pyro.diagnostics.moments import layers_with_moments, squeeze_chain
 from wiu_pyro.diagnostics.provenance import carried_attrs
 from wiu_pyro.diagnostics.sd_kinds import check_sd, is_factorised
 from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
+from wiu_pyro.diagnostics.training_records import training_records
 from wiu_pyro.diagnostics.units import layer_units, pooled_moments
 from wiu_pyro.diagnostics.within_network import FEWEST_CLUSTERS
 from wiu_pyro.errors import DataError
@@ -87,8 +88,8 @@ def identification(
         beyond a layer's last; units of two networks do not correspond. ``layer_unidentified`` (layer, never by chain):
         1 or 0. With 5 seeds or more ``seeds_unidentified``, ``seeds_at_prior`` (layer) with ``_low`` and ``_high``.
         Where the fit kept the KL of the layers by epoch (``kl_per_weight`` of group ``training``):
-        ``unidentified_from``, the epoch from which on it stayed at or below `kl_below` to the end, NaN where it did
-        not, and ``unidentified_throughout``, 1 where it was at every epoch. Attributes: ``sd``, ``within``,
+        ``unidentified_from``, the epoch, counted from 1, from which on it stayed at or below `kl_below` to the end, NaN
+        where it did not, and ``unidentified_throughout``, 1 where it was at every epoch. Attributes: ``sd``, ``within``,
         ``kl_below``, ``most``, ``factorised``, ``moments``, ``num_seeds``, ``training`` (what was kept).
 
     Raises
@@ -127,7 +128,7 @@ def identification(
             table[name].attrs["long_name"] = text
     table.attrs = carried_attrs(idata) | {"sd": sd, "within": within, "kl_below": kl_below, "most": most}
     table.attrs |= {"factorised": int(is_factorised(idata, names)), "moments": _moments_kind(idata, names)}
-    table.attrs |= {"num_seeds": seeds, "training": kept}
+    table.attrs |= {"num_seeds": seeds, **kept}
     return squeeze_chain(table)
 
 
@@ -231,19 +232,23 @@ def _named(table: xr.Dataset, most: float) -> xr.DataArray:
     return ((low >= most) & units.all("chain")).astype(np.int64)
 
 
-def _add_training(table: xr.Dataset, idata: Any, kl_below: float) -> str:
+def _add_training(table: xr.Dataset, idata: Any, kl_below: float) -> dict[str, Any]:
     """Write from which epoch on each layer was unidentified, where the fit kept it; return what the fit kept."""
-    data = schema.dataset(idata, "training") if "training" in schema.groups(idata) else xr.Dataset()
-    if KEPT not in data or data.sizes.get("epoch", 0) == 0:
-        return "loss only" if "loss" in data else "nothing"
-    values = data[KEPT].transpose("chain", "layer", "epoch").reindex(layer=table["layer"].values)
-    below = (values <= kl_below).values
-    since = np.cumprod(below[..., ::-1], axis=-1).sum(axis=-1)  # epochs at the end that are all below
-    epochs = data["epoch"].values
-    first = np.where(since > 0, epochs[np.clip(len(epochs) - since, 0, len(epochs) - 1)].astype(np.float64), np.nan)
-    table["unidentified_from"] = (("chain", "layer"), first)
-    table["unidentified_throughout"] = (("chain", "layer"), below.all(axis=-1).astype(np.int64))
-    return KEPT
+    held = schema.dataset(idata, "training") if "training" in schema.groups(idata) else xr.Dataset()
+    if KEPT not in held:
+        return {"training": "loss only" if "loss" in held else "nothing"}
+    records = training_records(idata)
+    values = records[KEPT].transpose("chain", "layer", "epoch").reindex(layer=table["layer"].values).values
+    ended = ~np.isfinite(values).any(axis=1, keepdims=True)  # epochs that a shorter run did not have
+    within = (values <= kl_below) | ended
+    num = values.shape[-1]
+    first = num - np.cumprod(within[..., ::-1], axis=-1).sum(axis=-1)  # first of the records at the end that are
+    last = num - np.cumprod(np.broadcast_to(ended, values.shape)[..., ::-1], axis=-1).sum(axis=-1)
+    epochs = np.append(records["epoch"].values.astype(np.float64), np.nan)
+    table["unidentified_from"] = (("chain", "layer"), np.where(first < last, epochs[first], np.nan))
+    table["unidentified_throughout"] = (("chain", "layer"), within.all(axis=-1).astype(np.int64))
+    about = {"training": KEPT, **records.attrs}
+    return about | ({"tracked_data": float(records["tracked_data"].max())} if "tracked_data" in records else {})
 
 
 def _moments_kind(idata: Any, names: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from wiu_pyro.diagnostics.training_records import described
 from wiu_pyro.diagnostics.wording import Figure, basis, closing, figures, listed, percent
 from wiu_pyro.errors import SchemaError
 
@@ -64,9 +65,9 @@ def _training(table: xr.Dataset, named: set[str]) -> str:
                 np.atleast_1d(table[name].sel(layer=layer).values)
                 for name in ("unidentified_from", "unidentified_throughout")
             )
-            since = "not at the end of it" if np.isnan(first).any() else f"from epoch {int(first.max())} on"
+            since = "not at the end of it" if np.isnan(first).any() else f"from epoch {first.max():.3g} on"
             texts.append(f"'{layer}' {'throughout' if throughout.all() else since}")
-    return f"By the KL a weight through training: {listed(texts)}."
+    return " ".join(filter(None, [f"By the KL a weight through training: {listed(texts)}.", described(table.attrs)]))
 
 
 def _shares(table: xr.Dataset, found: list[Figure]) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 from wiu_pyro.plots.agreement import agreement
 from wiu_pyro.plots.between_layers import between_layers
 from wiu_pyro.plots.compare_layers import compare_layers
+from wiu_pyro.plots.convergence import convergence
 from wiu_pyro.plots.declined_images import declined_images
+from wiu_pyro.plots.evolution import evolution
 from wiu_pyro.plots.identification import identification
 from wiu_pyro.plots.input_map import input_map
 from wiu_pyro.plots.layer_uncertainty import layer_uncertainty
@@ -26,7 +28,9 @@ __all__ = [
     "agreement",
     "between_layers",
     "compare_layers",
+    "convergence",
     "declined_images",
+    "evolution",
     "identification",
     "input_map",
     "layer_uncertainty",
@@ -46,6 +50,8 @@ KINDS: dict[str, Callable[..., Any]] = {
     "input-map": input_map,
     "magnitude": magnitude,
     "identification": identification,
+    "evolution": evolution,
+    "convergence": convergence,
     "loss": loss,
     "reliability": reliability,
     "risk-coverage": risk_coverage,
