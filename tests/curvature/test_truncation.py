@@ -119,6 +119,26 @@ def test_loss_above_the_tolerance_shows_when_later_data_are_unlike_the_first(tra
     assert max(truncation.lost.values()) > 1e-3
 
 
+def test_loss_above_the_tolerance_shows_in_a_pass_too_short_for_a_second_whole_batch(trained):
+    """Twelve batches, of which the first alone is taken whole and decides: the others' outputs tell them apart."""
+    net, batches = trained
+    unlike = [0.05 * batches[0], *[3 * x for x in batches[1:]]]
+    truncation = ColumnTruncation(1e-3)
+    exact = accumulated(net, unlike, KroneckerFactors)
+    found = accumulated(net, unlike, KroneckerFactors, truncation)
+    errors = [trace_norm_error(found[name].grad_factor[0], exact[name].grad_factor[0]) for name in exact]
+    assert max(errors) > 1e-3
+    assert max(truncation.lost.values()) > 1e-3
+
+
+def test_parts_of_the_first_whole_batch_do_not_count_as_a_measurement(trained):
+    """A part of it may have chosen a norm by which nothing was ever left out."""
+    net, batches = trained
+    truncation = ColumnTruncation(1e-3)
+    accumulated(net, batches, DiagonalCurvature, truncation)  # takes a batch in parts
+    assert not truncation._sums
+
+
 def test_groups_hold_each_datum_at_most_once_with_its_largest_columns():
     generator = torch.Generator().manual_seed(0)
     columns = torch.randn(4, 200, 3, generator=generator) * torch.rand(4, 200, 1, generator=generator) ** 6

@@ -16,6 +16,16 @@ __all__ = ["CurvatureConfig", "read_curvature_config"]
 WEIGHT_SHARING = ("expand", "reduce")
 WIDE = ("diagonal", "kfac", "error")
 ZERO_CURVATURE = ("error", "prior")
+PRIOR = "The model has the prior, as an sd: BayesianNetwork(net, prior=Normal(scale=1.0))."
+ELSEWHERE = {  # options of other Laplace libraries, and where they are here
+    "backend": "There is only one; leave it out.",
+    "hessian_structure": 'Each has a guide, or use AutoLaplace(model, structure="kfac").',
+    "likelihood": 'The model has the likelihood: BayesianNetwork(net, likelihood="categorical").',
+    "prior_mean": PRIOR,
+    "prior_precision": PRIOR,
+    "sigma_noise": 'The model has the noise: BayesianNetwork(net, likelihood="normal", noise_scale=1.0).',
+    "subset_of_weights": "Use AutoLastLayerLaplace, AutoSubnetworkLaplace, or AutoFullLaplace(model, layers=...).",
+}
 
 
 @dataclass(frozen=True)
@@ -33,9 +43,10 @@ class CurvatureConfig:
     column_tolerance : float
         For ``"ggn"``: what may be left out of each layer's gradients, as a part of their squared norm summed over the
         data, which is the relative error of the gradient factor in trace norm (under ``"expand"``; other factors and
-        structures weigh the same gradients otherwise). It is measured on the first batch and one in 16, and a warning
-        says where it was more. Of a trained classifier it saves much: 1e-3 needs 2 to 4 of 10 columns. 0 leaves
-        nothing out, and is the only one called exact; above it the curvature is called ``"ggn_truncated"``.
+        structures weigh the same gradients otherwise). A target, not a bound: it is measured on the first batch and
+        one in 16, other batches are held against these by their outputs, and a warning says where it was more. Of a
+        trained classifier it saves much: 1e-3 needs 2 to 4 of 10 columns. 0 leaves nothing out, and is the only one
+        called exact; above it the curvature is called ``"ggn_truncated"``.
     weight_sharing : {"expand", "reduce"}
         For Kronecker factors of layers used at several positions, a convolution's pixels for example: see
         `KroneckerFactors`.
@@ -127,8 +138,10 @@ def read_curvature_config(
     known = [item.name for item in fields(CurvatureConfig)]
     for name in options:
         if name not in known:
-            raise GuideError(f"{guide} has no option '{name}'. {near_matches(name, known)}")
+            raise GuideError(f"{guide} has no option '{name}'. {ELSEWHERE.get(name) or near_matches(name, known)}")
     config = CurvatureConfig(**options)
     if config.curvature not in kinds:
-        raise GuideError(f"{guide} has no curvature '{config.curvature}'. {near_matches(config.curvature, kinds)}")
+        other = " The exact Hessian is for AutoFullLaplace and AutoBlockDiagonalLaplace."
+        hint = near_matches(config.curvature, kinds) + other * (config.curvature == "hessian")
+        raise GuideError(f"{guide} has no curvature '{config.curvature}'. {hint}")
     return config

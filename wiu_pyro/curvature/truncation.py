@@ -2,7 +2,9 @@
 
 What is left out of a layer's gradient factor is a sum of products g g', so its trace is the error in trace norm. The
 columns kept are those above a norm at the output; which norm that is, batches that are taken whole tell: the first,
-and one in `AUDIT_EVERY` after it. They also tell what the norm chosen before would have lost of them.
+and one in `AUDIT_EVERY` after it. The later ones also tell what the norm chosen before them has lost. Of batches that
+are not taken whole only the norms at the output are known: how much of these was left out, against the whole batches,
+says whether they were alike. The error is thus measured on a part of the data and held against the rest, not bounded.
 """
 
 from __future__ import annotations
@@ -47,8 +49,9 @@ class ColumnTruncation:
         Of the relative error of each layer's gradient factor, in trace norm; above 0. A layer that is differentiated
         directly shows no gradients of its own: there it is that of the columns at the output.
     lost : dict of str to float
-        By layer, what was left out as a part of the trace: measured on batches that had no part in the choice, where
-        there are any, else on the one it was made with.
+        By layer, what was left out as a part of the trace: measured on whole batches that had no part in the choice,
+        where there are any, else on those it was made with. Multiplied by how much more of the squared norms at the
+        output was left out of the batches that were not taken whole, where that is more.
     num_columns, num_kept : int
         Columns of all data gone through, and of those how many went backwards.
     """
@@ -59,15 +62,26 @@ class ColumnTruncation:
     threshold: float | None = None  # least squared norm at the output of what is kept
     _batches: int = 0
     _audits: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = field(default_factory=list)
-    _sums: dict[str, tuple[float, float]] = field(default_factory=dict)  # by layer: lost, and all, of later audits
+    _in_force: float | None = None  # the threshold by which columns were left out last
+    # lost, and all, of later audits by layer; and squared norms at the output: of these audits, and of other batches
+    _sums: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _seen: tuple[float, float] = (0.0, 0.0)
+    _unseen: tuple[float, float] = (0.0, 0.0)
     _chosen: dict[str, float] = field(default_factory=dict)
+    _chosen_output: float = 0.0
 
     @property
     def lost(self) -> dict[str, float]:
         """What was left out of each layer's trace, relative to it."""
-        if not self._sums:
-            return dict(self._chosen)
-        return {layer: lost / whole if whole > 0 else 0.0 for layer, (lost, whole) in self._sums.items()}
+        if self._sums:
+            found = {layer: _share(*parts) for layer, parts in self._sums.items()}
+            there = _share(*self._seen)
+        else:
+            found, there = dict(self._chosen), self._chosen_output
+        elsewhere = _share(*self._unseen)
+        if elsewhere <= there:
+            return found
+        return {layer: min(1.0, lost * elsewhere / there if there > 0 else elsewhere) for layer, lost in found.items()}
 
     def next_is_whole(self) -> bool:
         """Return whether the next batch is to be taken whole, and count it."""
@@ -86,11 +100,11 @@ class ColumnTruncation:
             By layer, squared norms of the gradients they became.
         """
         weights = {layer: each.double() for layer, each in weights.items()}
-        if self.threshold is not None:
-            dropped = norms < self.threshold
+        if self._in_force is not None:
+            dropped = norms < self._in_force
             for layer, each in weights.items():
-                lost, whole = self._sums.get(layer, (0.0, 0.0))
-                self._sums[layer] = (lost + each[dropped].sum().item(), whole + each.sum().item())
+                self._sums[layer] = _added(self._sums.get(layer, (0.0, 0.0)), each, dropped)
+            self._seen = _added(self._seen, norms, dropped)
         self.num_columns += norms.numel()
         self.num_kept += norms.numel()
         self._audits = [*self._audits, (norms, weights)][-AUDITS_KEPT:]
@@ -109,6 +123,8 @@ class ColumnTruncation:
         dropped = min(dropped, len(norms) - 1)
         self.threshold = norms[order[dropped]].item()
         self._chosen = {layer: part[dropped - 1].item() if dropped else 0.0 for layer, part in parts.items()}
+        ordered = norms[order].double()
+        self._chosen_output = _share(ordered[:dropped].sum().item(), ordered.sum().item())
 
     @property
     def most_rows(self) -> int:
@@ -130,7 +146,9 @@ class ColumnTruncation:
         Group
         """
         norms, by_norm = columns.square().sum(-1).sort(0, descending=True)
-        needed, order = (norms >= (self.threshold or 0.0)).sum(0).sort(descending=True)
+        self._in_force = self.threshold or 0.0
+        self._unseen = _added(self._unseen, norms, norms < self._in_force)
+        needed, order = (norms >= self._in_force).sum(0).sort(descending=True)
         counts = needed.tolist()
         self.num_columns += norms.numel()
         stop, num = 0, sum(count > 0 for count in counts)
@@ -147,3 +165,12 @@ class ColumnTruncation:
             picked = columns[:, rows].gather(0, places[..., None].expand(-1, -1, columns.shape[-1]))
             self.num_kept += picked.shape[0] * picked.shape[1]
             yield Group(rows, picked)
+
+
+def _added(sums: tuple[float, float], values: torch.Tensor, dropped: torch.Tensor) -> tuple[float, float]:
+    """Return the sums of what was left out and of all, with further values."""
+    return sums[0] + values[dropped].double().sum().item(), sums[1] + values.double().sum().item()
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
