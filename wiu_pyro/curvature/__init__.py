@@ -23,6 +23,7 @@ from wiu_pyro.curvature.likelihood import (
     NormalOutput,
     OutputLikelihood,
     read,
+    refuse_masks,
 )
 from wiu_pyro.curvature.memory import available_bytes, bytes_in_words
 from wiu_pyro.curvature.processes import Processes
@@ -75,6 +76,7 @@ __all__ = [
     "jacobian_of_entries",
     "read",
     "read_curvature_config",
+    "refuse_masks",
     "refuse_training_mode",
     "rule_for",
     "supported_layers",

@@ -9,6 +9,7 @@ matrices come from the same place: their columns are gradients of l at sampled o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import distributions as td
@@ -16,7 +17,15 @@ from typing_extensions import override
 
 from wiu_pyro.errors import LikelihoodError
 
-__all__ = ["CURVATURE_KINDS", "BernoulliOutput", "CategoricalOutput", "NormalOutput", "OutputLikelihood", "read"]
+__all__ = [
+    "CURVATURE_KINDS",
+    "BernoulliOutput",
+    "CategoricalOutput",
+    "NormalOutput",
+    "OutputLikelihood",
+    "read",
+    "refuse_masks",
+]
 
 CURVATURE_KINDS = ("ggn", "fisher_mc", "fisher_empirical")
 
@@ -209,6 +218,33 @@ def _base(distribution: td.Distribution) -> td.Distribution:
     while hasattr(distribution, "base_dist") and not isinstance(distribution, td.TransformedDistribution):
         distribution = distribution.base_dist
     return distribution
+
+
+def refuse_masks(distribution: td.Distribution, mask: torch.Tensor | bool | None = None) -> None:
+    """Raise where labels are left out by a mask: a curvature would count them.
+
+    Parameters
+    ----------
+    distribution : Distribution
+        Of the observed site.
+    mask : Tensor of bool, bool or None
+        That of `pyro.poutine.mask` at the site.
+
+    Raises
+    ------
+    LikelihoodError
+        If there is a mask other than True.
+    """
+    found: Any = distribution
+    masks = [mask]
+    while found is not None:
+        masks.append(getattr(found, "_mask", None))
+        found = getattr(found, "base_dist", None)
+    if any(one is not None and one is not True for one in masks):
+        raise LikelihoodError(
+            "A curvature needs labels that all count, but the observed site has a mask. Leave the masked data out of "
+            'the batches, or use curvature="hessian" (AutoFullLaplace), or mean-field VI, which take masks.'
+        )
 
 
 def read(distribution: td.Distribution) -> OutputLikelihood:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from pyro.distributions.util import scale_and_mask
 
 from wiu_pyro.curvature import HessianSum
 from wiu_pyro.errors import CurvatureError
@@ -46,7 +47,7 @@ def hessian_of_sites(guide: LaplaceGuide, sites: Sequence[str], data: DataPass) 
     def loss(batch: Batch) -> torch.Tensor:
         trace, _ = run_at(guide.model, {**point, **weights}, batch)
         node = trace.nodes[guide.structure.observed]
-        log_likelihood = node["fn"].log_prob(node["value"]).sum()
+        log_likelihood = scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"]).sum()
         totals.add(len(batch[0]), log_likelihood if len(batch) > 1 else None)
         return -log_likelihood
 

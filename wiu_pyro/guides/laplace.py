@@ -26,6 +26,7 @@ from wiu_pyro.curvature import (
     layers_to_differentiate,
     read,
     read_curvature_config,
+    refuse_masks,
     refuse_training_mode,
     rule_for,
 )
@@ -231,7 +232,9 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     ) -> OutputLikelihood:
         """Return the likelihood of a batch at given weights, on their graph."""
         trace, _ = run_at(self.model, weights, batch, hold_parameters=True)
-        return read(trace.nodes[self.structure.observed]["fn"])
+        node = trace.nodes[self.structure.observed]
+        refuse_masks(node["fn"], node["mask"])
+        return read(node["fn"])
 
     def _look_at_layers(self, batch: tuple[torch.Tensor, ...]) -> None:
         """Find out which layers have to be differentiated, or raise for one that cannot have a curvature."""

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.infer.autoguide.guides import AutoContinuous
 from pyro.infer.autoguide.initialization import InitMessenger
 from torch.distributions import biject_to
@@ -187,7 +188,7 @@ class NetworkGuide(AutoContinuous):
         """Return the log-likelihood of a batch at given weights, scaled to the whole data, in nats."""
         trace, _ = run_at(self.model, weights, batch)
         node = trace.nodes[self.structure.observed]
-        return (node["fn"].log_prob(node["value"]) * node["scale"]).sum()
+        return scale_and_mask(node["fn"].log_prob(node["value"]), node["scale"], node["mask"]).sum()
 
     def set_prior_scales(self, scales: dict[str, float]) -> None:
         """Let the guide stand under the model's priors with their sds multiplied, by site; the model stays as it is."""

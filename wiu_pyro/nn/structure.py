@@ -136,7 +136,8 @@ def inspect_model(model: Callable[..., Any], *batch: torch.Tensor) -> ModelStruc
     Raises
     ------
     ModelError
-        If there is not exactly one observed site, no latent site, or a site has no continuous support.
+        If there is not exactly one observed site, no latent site, a site has no continuous support, or the data have
+        weights of their own.
     DataError
         If the labels are not of the shape of the observed site: they would be broadcast.
     """
@@ -191,6 +192,12 @@ def _check_observation(node: Mapping[str, Any]) -> None:
         raise DataError(
             f"Labels of shape {wanted} are needed at the observed site '{node['name']}', but they have shape {got}. "
             f"Reshape them: y.reshape{wanted}."
+        )
+    scale = node["scale"]
+    if isinstance(scale, torch.Tensor) and scale.numel() > 1:
+        raise ModelError(
+            f"All data need one weight in the likelihood, but at the observed site '{node['name']}' poutine.scale "
+            f"gives them a scale of shape {tuple(scale.shape)}. Give them one number."
         )
 
 
