@@ -119,6 +119,8 @@ def convergence(idata: Any, *, tolerance: float = 0.02, patience: int = 5) -> xr
     table.attrs["early_stop_on"] = _loss_name(training_loss(idata))
     table.attrs["full_rate_epochs"] = float(records["full_rate_epochs"].max())
     table.attrs["assessed"] = int(bool(table["converged_epoch"].notnull().any()))
+    own = records.attrs.get("tracked_curvature", "none") == "none"  # else another posterior's than the file's
+    table.attrs["factorised"] = int(records.attrs.get("tracked_factorised", 0)) if own else 0
     table.attrs["tracked_data"] = float(records["tracked_data"].max())
     return squeeze_chain(table)
 

@@ -29,6 +29,8 @@ ALTS = {
     "input-map": "Image of the first layer's sd / prior sd at each pixel, beside the sd of the pixel over the images",
     "magnitude": "Curves of sd / prior sd over |mean| / prior sd, a panel for each layer",
     "identification": "Share of each layer's weights still at the prior, and of each unit's as a coloured strip",
+    "evolution": "Curves over the epochs of each layer's size of the means, sd / prior sd and KL per weight",
+    "convergence": "Heat map of layers by epochs: distance from where each layer settled, in tolerances",
     "loss": "Curve of the loss by epoch",
     "reliability": "Bars of accuracy by confidence, with the number of images below",
     "risk-coverage": "Curve of the error rate against the share of images answered",
@@ -122,6 +124,10 @@ def _identification(posterior: Posterior) -> str:
     return diagnostics.identification_statement(posterior.asked("identification"))
 
 
+def _training(posterior: Posterior) -> str:
+    return _opening(diagnostics.convergence_statement(posterior.asked("convergence")))
+
+
 def _loss(posterior: Posterior) -> str:
     verdict = convergence_sentence(posterior.attrs)
     return f"{verdict} Shaded: the last tenth of the epochs and the tenth before, each with its mean."
@@ -174,6 +180,8 @@ _CAPTIONS: dict[str, Callable[..., str]] = {
     "input-map": _input_map,
     "magnitude": _magnitude,
     "identification": _identification,
+    "evolution": _training,
+    "convergence": _training,
     "loss": _loss,
     "reliability": _reliability,
     "risk-coverage": _risk_coverage,

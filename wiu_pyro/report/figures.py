@@ -30,6 +30,8 @@ ELSEWHERE = (  # shown with the predictions, and with the questions they answer
     "declined-images",
     "between-layers",
     "within-layer",
+    "evolution",
+    "convergence",
 )
 TITLES = {
     "layer-uncertainty": "How the weights of each layer are spread",
@@ -37,6 +39,8 @@ TITLES = {
     "input-map": "Seen from the image: the first layer's uncertainty by pixel",
     "magnitude": "What has the size of a weight to do with its uncertainty?",
     "identification": "Which weights did the data leave at the prior?",
+    "evolution": "",
+    "convergence": "",
     "loss": "Training",
     "reliability": "Can the probabilities be taken at their word?",
     "risk-coverage": "What does declining the most uncertain images gain?",
@@ -53,6 +57,9 @@ NOTES = {
     "leaves the grey band, the sd depends on the size beyond chance.",
     "identification": "A weight is unidentified where the KL of its posterior from its prior is next to nothing. A "
     "unit in full colour has only such weights.",
+    "evolution": "A dot stands where a quantity had settled; means and sds are relative to the prior's sd.",
+    "convergence": "By the worst of mean, sd and KL. Where the learning rate falls everything flattens, so nothing is "
+    "read off there.",
     "loss": "−ELBO summed over the data, by epoch; the sentence is the fit's own verdict. It compares the means over "
     "the last tenth of the epochs and the tenth before, and the same of the epochs before the learning rate falls.",
     "reliability": "Accuracy against confidence: on the diagonal, the probabilities can be taken at their word.",

@@ -25,6 +25,8 @@ __all__ = ["SHOWN", "more_section"]
 SHOWN = (
     "between_layers",
     "compare",
+    "convergence",
+    "evolution",
     "input_map",
     "layer_uncertainty",
     "predictive",

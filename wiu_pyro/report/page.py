@@ -22,6 +22,7 @@ from wiu_pyro.report.more import more_section
 from wiu_pyro.report.posterior import Posterior, convergence_sentence
 from wiu_pyro.report.prediction import declined_section, prediction_section
 from wiu_pyro.report.setup import convergence_section, coverage_section, reproduce_section, setup_section
+from wiu_pyro.report.training import training_section
 
 __all__ = ["render", "write_report"]
 
@@ -143,6 +144,7 @@ def _sections(posteriors: Sequence[Posterior], record: Mapping[str, Any], missin
             layer_section(posteriors),
             between_section(posteriors),
             within_section(posteriors),
+            training_section(posteriors),
             figure_section(posteriors),
             prediction_section(posteriors),
             declined_section(posteriors),
