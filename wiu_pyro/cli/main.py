@@ -11,7 +11,7 @@ import typer
 
 from wiu_pyro.cli.console import guarded
 from wiu_pyro.cli.cost import cost
-from wiu_pyro.cli.options import AllColumns, AsJson, DataRoot, Debug, File, TunePer, TunePrior
+from wiu_pyro.cli.options import AllColumns, AsJson, DataRoot, Debug, File, TrackEvery, TunePer, TunePrior
 from wiu_pyro.cli.settings import DEFAULT_GUIDES, DEFAULT_MODEL, RunSettings
 
 __all__ = ["app", "main"]
@@ -122,6 +122,7 @@ def run(
     batch_size: Annotated[int, typer.Option(help="Images per training step.")] = 128,
     tune_prior: TunePrior = None,
     tune_per: TunePer = None,
+    track_every: TrackEvery = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder: keep what is there.")
     ] = False,
@@ -155,6 +156,7 @@ def run(
         batch_size=batch_size,
         tune_prior=tune_prior,
         tune_per=tune_per,
+        track_every=track_every,
         resume=resume,
         overwrite=overwrite,
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AllColumns", "AsJson", "DataRoot", "Debug", "File", "TunePer", "TunePrior"]
+__all__ = ["AllColumns", "AsJson", "DataRoot", "Debug", "File", "TrackEvery", "TunePer", "TunePrior"]
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -20,6 +20,14 @@ TunePrior = Annotated[
     ),
 ]
 TunePer = Annotated[str | None, typer.Option(metavar="network|layer|site", help="What shares a scale of the prior.")]
+TrackEvery = Annotated[
+    int | None,
+    typer.Option(
+        metavar="EPOCHS",
+        help="Keep the layers' figures through the training, so often; 0 keeps none.",
+        show_default="every epoch of mean field, about 30 times of the point estimate",
+    ),
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(help="Where data by name lie or are put.", show_default="WIU_DATA, else the user's cache"),

@@ -20,6 +20,7 @@ from wiu_pyro.cli.plan import Plan, prepare
 from wiu_pyro.cli.point import PointEstimate, is_laplace, is_own, point_guide
 from wiu_pyro.cli.reading import print_wrapped, read_posteriors, show_layers
 from wiu_pyro.cli.settings import RunSettings
+from wiu_pyro.cli.tracking import track_of
 from wiu_pyro.report import answer, write_report
 from wiu_pyro.report.numbers import plain, seconds_in_words
 
@@ -172,6 +173,7 @@ def _fit(plan: Plan, guide: Any, *, epochs: int, start: Any = None, **options: A
         learning_rate=settings.learning_rate,
         device=settings.device,
         progress=True,
+        track=track_of(guide, epochs, settings.track_every),
         **_tuning(plan, guide),
         **options,
     )

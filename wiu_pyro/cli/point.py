@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wiu_pyro.cli.tracking import from_plain, plain
 from wiu_pyro.errors import OutputError
 from wiu_pyro.report.folder import written_aside
 
@@ -67,12 +68,15 @@ class PointEstimate:
         Fields of `wiu_pyro.infer.Convergence`.
     unsampled : dict of str to Tensor
         What the network held beside: parameters without a prior, running statistics.
+    track : dict
+        The layers' figures through the training, as plain values; empty where none were kept.
     """
 
     weights: dict[str, Any]
     losses: Any
     convergence: dict[str, Any]
     unsampled: dict[str, Any] = dataclasses.field(default_factory=dict)
+    track: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, fit: Any) -> PointEstimate:
@@ -83,7 +87,8 @@ class PointEstimate:
             {name: value.detach().cpu().clone() for name, value in part.items()}
             for part in (fit.point_estimate, fit.unsampled)
         )
-        return cls(weights, torch.as_tensor(fit.losses), dataclasses.asdict(fit.convergence), beside)
+        track = {} if fit.track is None else plain(fit.track)
+        return cls(weights, torch.as_tensor(fit.losses), dataclasses.asdict(fit.convergence), beside, track)
 
     @classmethod
     def load(cls, path: Path) -> PointEstimate:
@@ -131,8 +136,9 @@ class PointEstimate:
         return {"convergence": self.convergence, "losses": self.losses.tolist()}
 
     def lend_training_to(self, fit: Any) -> Any:
-        """Return a Laplace fit with the losses and the convergence of the point estimate it is built around."""
+        """Return a Laplace fit with losses, convergence and track of the point estimate it is built around."""
         if fit.convergence.converged is not None:
             return fit
         convergence = type(fit.convergence)(**self.convergence)
-        return dataclasses.replace(fit, losses=self.losses.numpy(), convergence=convergence)
+        track = from_plain(self.track) if self.track else None
+        return dataclasses.replace(fit, losses=self.losses.numpy(), convergence=convergence, track=track)

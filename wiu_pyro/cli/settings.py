@@ -18,6 +18,7 @@ __all__ = ["DEFAULT_GUIDES", "DEFAULT_MODEL", "RunSettings", "differences", "set
 DEFAULT_MODEL = "digits_mlp"
 TUNING = ("marginal-likelihood",)
 TUNED_PER = ("network", "layer", "site")
+LEAST = {"epochs": 1, "vi_epochs": 1, "num_samples": 2, "batch_size": 1, "seed": 0, "track_every": 0}
 DEFAULT_GUIDES = ("mean-field", "laplace-diag", "laplace-kfac")
 
 # How a setting is given on the command line, where it is not --<name>.
@@ -59,6 +60,9 @@ class RunSettings:
         ``"marginal-likelihood"`` tunes the prior of the Laplace posteriors after the fit.
     tune_per : str or None
         What shares a scale: ``"network"`` (default), ``"layer"`` or ``"site"``.
+    track_every : int or None
+        Epochs from one record of the layers' figures to the next; 0 keeps none. None: each epoch of a posterior that
+        factorises, about 30 times of the point estimate.
     resume, overwrite : bool
         What to do when `out` already holds a run; at most one of them.
     """
@@ -77,6 +81,7 @@ class RunSettings:
     batch_size: int = 128
     tune_prior: str | None = None
     tune_per: str | None = None
+    track_every: int | None = None
     resume: bool = False
     overwrite: bool = False
 
@@ -90,7 +95,7 @@ class RunSettings:
         GuideError
             If there is no guide, one is named twice, or the prior cannot be tuned so.
         """
-        for name, least in {"epochs": 1, "vi_epochs": 1, "num_samples": 2, "batch_size": 1, "seed": 0}.items():
+        for name, least in LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 option = name.replace("_", "-")
