@@ -152,7 +152,7 @@ def test_tuned_scale_is_where_the_evidence_is_greatest(guide_class, per):
 
 @pytest.mark.filterwarnings(INCONSISTENT)
 def test_tuned_scale_satisfies_mackays_condition():
-    """At the maximum the weights' squares are the effective number of parameters: Σ q w² = γ (MacKay 1992, 4.10)."""
+    """At the maximum the weights' squares are the effective number of parameters: Σ q w² = γ (MacKay 1992)."""
     tuned = tune_prior(classifier(AutoFullLaplace))
     prior, variance = tuned.flat_prior(), tuned.get_posterior().variance.double()
     q = prior.scale.double() ** -2
@@ -249,8 +249,28 @@ def test_a_prior_under_which_a_hessian_is_indefinite_has_no_evidence():
     negative = DensePrecision(-0.5 * torch.eye(43), posterior.blocks[0].precision.prior_precision)
     posterior.blocks = (dataclasses.replace(posterior.blocks[0], precision=negative),)
     assert torch.isnan(log_marginal_likelihood(posterior, 100.0))
+    assert torch.isnan(log_marginal_likelihood(posterior, {"0": 100.0, "2": 50.0}))
     with pytest.raises(CurvatureError, match="not positive"):
         posterior.with_prior(100.0)
+
+
+@pytest.mark.parametrize("per", ["network", "layer"])
+def test_a_hessian_with_negative_curvature_has_no_prior_of_greatest_evidence(per):
+    """The evidence grows without bound where prior and curvature cancel."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    model, data = wiu.nn.BayesianNetwork(net, wiu.nn.Normal(0.1), num_data=60), small_classifier(num_data=60)[1]
+    guide = AutoFullLaplace(model, curvature="hessian")
+    posterior = wiu.fit(model, guide, data, epochs=0).guide
+    (block,) = posterior.blocks
+    covariance = block.precision.covariance_of(torch.eye(block.precision.numel, dtype=torch.float64))
+    lowest = torch.linalg.eigvalsh(torch.linalg.inv(covariance))[0] - 100.0
+    assert lowest < -1  # of the likelihood's own Hessian, beside a prior precision of 100
+    singular = (100.0 / -lowest).sqrt().item()  # multiplier of the prior's sd at which they cancel
+    values = [log_marginal_likelihood(posterior, singular * (1 - 10.0**-k)).item() for k in (2, 4, 6, 8)]
+    assert values == sorted(values)
+    with pytest.raises(CurvatureError, match="evidence has a maximum, but here the Hessian has negative curvature"):
+        tune_prior(posterior, per=per)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ it does not choose the temperature, since p(D | w)^(1/T) is no density of the da
 
 References
 ----------
-MacKay (1992), A Practical Bayesian Framework for Backpropagation Networks, eq. 2.14.
-Immer et al. (2021), Scalable Marginal Likelihood Estimation for Model Selection in Deep Learning, eq. 5, algorithm 1.
+MacKay (1992), A Practical Bayesian Framework for Backpropagation Networks.
+Immer et al. (2021), Scalable Marginal Likelihood Estimation for Model Selection in Deep Learning, algorithm 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wiu_pyro.errors import GuideError
+from wiu_pyro.errors import CurvatureError, GuideError
 from wiu_pyro.guides.averaging import AVERAGED
 from wiu_pyro.guides.block_normal import AutoBlockNormal, Block
 from wiu_pyro.guides.prior_scales import Scale, match_scales
@@ -128,7 +128,10 @@ class Evidence:
         present = {self.present[site] for site in term.sites}
         if len({pattern for pattern, _ in groups}) == 1 and len(present) == 1:
             return term.block.precision.log_det_scaled(factor[0])
-        return term.block.precision.log_det_at(factor[term.owner] * term.precision)
+        try:
+            return term.block.precision.log_det_at(factor[term.owner] * term.precision)
+        except CurvatureError:  # not positive definite
+            return factor.new_full((), torch.nan)
 
 
 def log_marginal_likelihood(

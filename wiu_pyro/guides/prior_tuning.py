@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import torch
 
-from wiu_pyro.errors import GuideError
+from wiu_pyro.errors import CurvatureError, GuideError
 from wiu_pyro.guides.block_normal import AutoBlockNormal
 from wiu_pyro.guides.evidence import Evidence
 from wiu_pyro.guides.prior_scales import PriorRecord, PriorTuning, Scale, by_site, groups_of
 
-__all__ = ["by_group", "tune_prior", "tuned", "warn_inconsistent"]
+__all__ = ["by_group", "refuse_negative_curvature", "tune_prior", "tuned", "warn_inconsistent"]
 
 SCAN = torch.logspace(-2, 2, 17, dtype=torch.float64).tolist()  # multipliers looked at before the gradient is followed
 LIMIT = math.log(1e4)  # of a log multiplier, either way
@@ -44,6 +44,8 @@ def tune_prior(posterior: AutoBlockNormal, *, per: str = "network") -> AutoBlock
         If the posterior is no Laplace approximation, or the pass over the data saw no labels.
     PriorError
         If the structure cannot take a prior with scales for each site.
+    CurvatureError
+        If a Hessian has negative curvature.
 
     Warns
     -----
@@ -109,12 +111,31 @@ def by_group(scales: Mapping[str, Scale], groups: Mapping[str, tuple[str, ...]])
     return {name: scales[name] for name in groups}
 
 
+def refuse_negative_curvature(evidence: Evidence) -> None:
+    """Raise where the evidence has no maximum, because the curvature is not positive semi-definite.
+
+    Where prior and negative curvature cancel the precision is singular, and the evidence infinite.
+
+    Raises
+    ------
+    CurvatureError
+        If the curvature is so negative that a prior `SCAN`'s last times as wide does not outweigh it.
+    """
+    with torch.no_grad():
+        if torch.isnan(evidence(SCAN[-1])):
+            raise CurvatureError(
+                "The prior can be tuned where the evidence has a maximum, but here the Hessian has negative curvature: "
+                "the wider the prior, the nearer is their sum to a singular one, whose evidence is infinite. Train "
+                'further, or use curvature="ggn", which is positive semi-definite.'
+            )
+
+
 def maximise(evidence: Evidence, groups: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
     """Return the log multipliers of the greatest evidence, by group: a scan of common ones, then L-BFGS."""
+    refuse_negative_curvature(evidence)
     with torch.no_grad():
         values = [evidence(scale).item() for scale in SCAN]
-    finite = [value if math.isfinite(value) else -math.inf for value in values]
-    start = math.log(SCAN[finite.index(max(finite))])
+    start = math.log(SCAN[values.index(max(values))])
     free = torch.full((len(groups),), start, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS(
         [free], max_iter=200, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"

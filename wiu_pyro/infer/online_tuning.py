@@ -18,7 +18,7 @@ from wiu_pyro.guides.block_normal import AutoBlockNormal
 from wiu_pyro.guides.evidence import Evidence
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.prior_scales import PriorTuning, by_site, groups_of
-from wiu_pyro.guides.prior_tuning import by_group
+from wiu_pyro.guides.prior_tuning import by_group, refuse_negative_curvature
 from wiu_pyro.nn import Batches
 
 __all__ = ["OnlineTuning", "untuned"]
@@ -57,6 +57,8 @@ class OnlineTuning:
         if since < 0 or since % self.tuning.every:
             return
         evidence = Evidence(self._posterior())
+        if self.guide.curvature_kind == "hessian":
+            refuse_negative_curvature(evidence)
         groups = groups_of(evidence.posterior.structure, list(evidence.present), self.tuning.per)
         if self.logs is None or self.optimiser is None:
             device = evidence.posterior.loc.device
