@@ -15,6 +15,7 @@ ROOMS = (
     "export",
     "guides",
     "infer",
+    "interventions",
     "linalg",
     "metrics",
     "nn",

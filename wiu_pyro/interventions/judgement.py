@@ -14,7 +14,6 @@ import numpy as np
 from scipy import stats
 
 from wiu_pyro import metrics
-from wiu_pyro.metrics.paired_proportions import paired_score, paired_share_interval
 
 __all__ = ["SCORES", "Judge", "Judged", "safe_sparsity", "seeds_no_worse"]
 
@@ -113,7 +112,7 @@ class Judge:
 
     def _error_ends(self, pruned: Sequence[Judged], unpruned: Judged) -> dict[str, np.ndarray]:
         each = 1 - (1 - self.level) / len(pruned)
-        ends = np.array([paired_share_interval(*_disagreements(one, unpruned), level=each) for one in pruned])
+        ends = np.array([metrics.paired_share_interval(*_disagreements(one, unpruned), level=each) for one in pruned])
         return {"error_difference_low": ends[:, 0], "error_difference_high": ends[:, 1]}
 
     def _nll(self, pruned: Sequence[Judged], unpruned: Judged) -> np.ndarray:
@@ -127,7 +126,7 @@ class Judge:
     def no_worse(self, pruned: Sequence[Judged], unpruned: Judged) -> np.ndarray:
         """Return for each share whether the error has risen by less than the margin, by a one-sided score test."""
         reach = float(stats.norm.isf(1 - self.level))
-        scores = [paired_score(*_disagreements(one, unpruned), difference=self.margin) for one in pruned]
+        scores = [metrics.paired_score(*_disagreements(one, unpruned), difference=self.margin) for one in pruned]
         return np.array(scores) < -reach
 
 

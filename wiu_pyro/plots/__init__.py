@@ -18,6 +18,7 @@ from wiu_pyro.plots.input_map import input_map
 from wiu_pyro.plots.layer_uncertainty import layer_uncertainty
 from wiu_pyro.plots.loss import loss
 from wiu_pyro.plots.magnitude import magnitude
+from wiu_pyro.plots.pruning import pruning
 from wiu_pyro.plots.reliability import reliability
 from wiu_pyro.plots.risk_coverage import risk_coverage
 from wiu_pyro.plots.weight_heatmap import weight_heatmap
@@ -36,6 +37,7 @@ __all__ = [
     "layer_uncertainty",
     "loss",
     "magnitude",
+    "pruning",
     "reliability",
     "risk_coverage",
     "weight_heatmap",
