@@ -131,3 +131,15 @@ def test_distribution_in_place_of_a_prior_is_told_from_the_prior_of_that_name():
 def test_no_prior_at_all_is_an_error():
     with pytest.raises(PriorError, match="At least one parameter needs a prior"):
         match_priors({"*": None}, NAMES)
+
+
+@pytest.mark.parametrize("expanded", [True, False], ids=["one for all weights", "one for each weight"])
+def test_density_of_two_normals_is_that_of_the_mixture_of_any_number(expanded):
+    prior = ScaleMixtureNormal(0.5, 0.02, 0.1)
+    found = prior.distribution(torch.empty(3, 4), name="weight", module=None).base_dist
+    value = torch.tensor([-3.0, -0.04, 0.0, 0.7]).expand(3, 4)
+    if not expanded:
+        parts = (dist.Categorical(found.mixture_distribution.probs.clone()), found.component_distribution)
+        found = type(found)(parts[0], dist.Normal(parts[1].loc.clone(), parts[1].scale.clone()))
+    expected = dist.MixtureSameFamily(found.mixture_distribution, found.component_distribution).log_prob(value)
+    torch.testing.assert_close(found.log_prob(value), expected)

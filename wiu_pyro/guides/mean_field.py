@@ -20,7 +20,7 @@ from torch.distributions import biject_to
 from wiu_pyro.errors import GuideError, PriorError, near_matches
 from wiu_pyro.guides.laplace_layers import matching_layers
 from wiu_pyro.guides.local_noise import covers, local_noise
-from wiu_pyro.guides.network_guide import FlatPrior, NetworkGuide, visible
+from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, FlatPrior, NetworkGuide, visible
 from wiu_pyro.guides.start import is_real
 from wiu_pyro.nn import Layer, base_distribution, run_at
 
@@ -199,11 +199,13 @@ class AutoMeanField(NetworkGuide):
             return _NormalKL.apply(self.loc, self.log_scale, prior)
         if flat is None:
             flat = self.loc + self.log_scale.exp() * torch.randn_like(self.loc)
-        ratio = (self.log_scale.exp() / prior.scale).square()
-        shift = ((self.loc - prior.loc) / prior.scale).square()
+        scale = self.log_scale.exp()
+        log_q = -0.5 * ((flat - self.loc) / scale).square() - self.log_scale - HALF_LOG_TWO_PI
+        if prior.num_normal == 0:
+            return log_q.sum() - self.other_log_prior(flat)
+        ratio, shift = (scale / prior.scale).square(), ((self.loc - prior.loc) / prior.scale).square()
         terms = 0.5 * (ratio + shift - 1) - self.log_scale + prior.scale.log()
-        log_q = dist.Normal(self.loc, self.log_scale.exp()).log_prob(flat)
-        return terms[prior.normal].sum() + log_q[~prior.normal].sum() - self.other_log_prior(flat)
+        return torch.where(prior.normal, terms, log_q).sum() - self.other_log_prior(flat)
 
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
         """Return an estimate of −ELBO from the batch, in nats; the temperature multiplies the KL."""

@@ -22,6 +22,7 @@ from wiu_pyro.errors import PriorError, near_matches
 
 __all__ = ["FanInNormal", "Laplace", "Normal", "Prior", "ScaleMixtureNormal", "fan_in", "match_priors"]
 
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 NORMALISATION = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -34,6 +35,24 @@ class _RealMixture(dist.MixtureSameFamily):
     """A mixture over the whole line that says so: torch's own support is one that Pyro cannot transform."""
 
     support = torch.distributions.constraints.real
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the log density; of two Normals without stacking them, several times faster over many weights."""
+        components = self.component_distribution
+        if type(components) is not dist.Normal or components.batch_shape[-1] != 2:
+            return super().log_prob(value)
+        weights = _collapsed(self.mixture_distribution.probs)
+        parts = (components.loc, components.scale, weights.log())
+        terms = []
+        for loc, scale, log_weight in zip(*(_collapsed(part).unbind(-1) for part in parts)):
+            deviation = value - loc
+            terms.append(deviation * deviation * (-0.5 / scale.square()) + (log_weight - scale.log()))
+        return torch.logaddexp(*terms) - HALF_LOG_TWO_PI
+
+
+def _collapsed(values: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that is one row repeated, by `expand`, as that row alone."""
+    return values[(0,) * (values.dim() - 1)] if not any(values.stride()[:-1]) else values
 
 
 class Prior(ABC):
