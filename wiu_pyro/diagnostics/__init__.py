@@ -22,6 +22,7 @@ from wiu_pyro.diagnostics.magnitude import magnitude
 from wiu_pyro.diagnostics.magnitude_statement import magnitude_statement as magnitude_statement
 from wiu_pyro.diagnostics.predictive import predictive
 from wiu_pyro.diagnostics.provenance import convergence_note as convergence_note
+from wiu_pyro.diagnostics.pruning_statement import pruning_statement as pruning_statement
 from wiu_pyro.diagnostics.statement import layer_statement as layer_statement
 from wiu_pyro.diagnostics.table import to_dataframe as to_dataframe
 from wiu_pyro.diagnostics.training_loss import training_loss
