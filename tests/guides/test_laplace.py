@@ -11,7 +11,16 @@ from torch.func import functional_call
 import wiu_pyro as wiu
 from tests.guides.models import Hierarchical
 from wiu_pyro.errors import CostError, CurvatureError, GuideError, ModelError, PriorError
-from wiu_pyro.guides import AutoDiagonalLaplace, AutoFullLaplace, AutoKFACLaplace, closed_form
+from wiu_pyro.guides import (
+    AutoBlockDiagonalLaplace,
+    AutoDiagonalLaplace,
+    AutoEKFACLaplace,
+    AutoFullLaplace,
+    AutoKFACLaplace,
+    AutoLastLayerLaplace,
+    AutoSubnetworkLaplace,
+    closed_form,
+)
 from wiu_pyro.nn import BayesianNetwork, FanInNormal, Laplace, Normal, ScaleMixtureNormal, as_batches
 from wiu_pyro.testing import linear_gaussian, small_classifier
 
@@ -108,6 +117,27 @@ def test_temperature_multiplies_the_prior_in_the_objective_of_the_point_estimate
     priors = problem.model.prior_distributions()
     log_prior = sum(priors[name].log_prob(value).item() for name, value in guide.point_estimate().items())
     assert found[3.0] - found[1.0] == pytest.approx(-2 * log_prior)
+
+
+@pytest.mark.parametrize(
+    ("guide_class", "options"),
+    [
+        (AutoEKFACLaplace, {}),
+        (AutoKFACLaplace, {"weight_sharing": "reduce"}),
+        (AutoKFACLaplace, {"column_tolerance": 1e-9}),
+        (AutoBlockDiagonalLaplace, {}),
+        (AutoBlockDiagonalLaplace, {"curvature": "hessian"}),
+        (AutoFullLaplace, {"curvature": "hessian"}),
+        (AutoLastLayerLaplace, {}),
+        (AutoSubnetworkLaplace, {"fraction": 1.0}),
+    ],
+)
+def test_every_exact_structure_takes_temperature_and_part_of_the_data_alike(guide_class, options):
+    problem = linear_gaussian(num_data=30)
+    problem.model.num_data = 300
+    posterior = guide_class(problem.model, temperature=5.0, **options).laplace_approximation(*problem.data)
+    expected = variance_with_curvature_times(problem, 10.0 / 5.0, guide_class)
+    torch.testing.assert_close(posterior.get_posterior().variance, expected)
 
 
 @pytest.mark.parametrize("guide_class", GUIDES)

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 import wiu_pyro as wiu
+from wiu_pyro.curvature import CategoricalOutput
 from wiu_pyro.errors import GuideError
+from wiu_pyro.guides.averaging import Averaging
 from wiu_pyro.infer import averaged_curvature
 
 NUM_DATA = 20
@@ -54,6 +56,31 @@ def test_averaged_curvature_is_the_best_gaussian_where_the_network_is_linear(gui
     assert found == pytest.approx(expected, rel=0.08)
     assert plain.guide.get_posterior().variance.reciprocal().item() < 0.7 * expected  # sure, and so too wide
     assert averaged.guide.curvature.kind == "ggn_averaged"
+
+
+def test_columns_square_to_the_average_hessian_of_several_classes():
+    """Drawn outputs and labels against the Hessians of other draws of the outputs, within five standard errors."""
+    generator = torch.Generator().manual_seed(0)
+    mean = 2 * torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    root = torch.randn(3, 4, 4, generator=generator, dtype=torch.float64)
+    averaging = Averaging(lambda batch: (mean, root @ root.mT), num_draws=5000, rate=0.5, before={})
+    columns = averaging.columns(CategoricalOutput(mean), ()) * 5000**0.5
+    products = torch.einsum("kni,knj->knij", columns, columns)
+    noise = torch.randn(50_000, 3, 4, generator=generator, dtype=torch.float64)
+    probs = torch.softmax(mean + torch.einsum("ncd,snd->snc", root, noise), -1)
+    expected = torch.diag_embed(probs.mean(0)) - torch.einsum("sni,snj->nij", probs, probs) / len(probs)
+    error = products.std(0) * (1 / 5000 + 1 / 50_000) ** 0.5
+    assert ((products.mean(0) - expected).abs() <= 5 * error).all()
+
+
+@pytest.mark.filterwarnings("ignore:The posterior's prior is the model's with:UserWarning")
+def test_tuned_prior_of_one_weight_is_where_the_lower_bound_is_stationary():
+    """−KL[N(w, 1/λ) ‖ N(0, s²)] is greatest in s at s² = w² + 1/λ."""
+    model, data = one_weight(0.7)
+    guide = wiu.guides.AutoDiagonalLaplace(model, tune_prior="marginal-likelihood")
+    posterior = wiu.fit(model, guide, data, epochs=0, curvature_rounds=40).guide
+    variance = posterior.get_posterior().variance.item()
+    assert posterior.flat_prior().scale.item() ** 2 == pytest.approx(0.7**2 + variance, rel=1e-3)
 
 
 def test_a_normal_likelihood_has_the_same_curvature_everywhere():

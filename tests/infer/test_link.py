@@ -56,7 +56,7 @@ def test_without_variance_the_probit_approximation_is_the_point_estimate():
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_bridge_gives_back_the_dirichlet_whose_laplace_approximation_in_the_softmax_basis_it_is_given(classes):
-    """That approximation: mean log α_k less its mean, covariance of Hennig et al. (2012), eq. 18."""
+    """That approximation: mean log α_k less its mean, covariance of Hennig et al. (2012)."""
     generator = torch.Generator().manual_seed(classes)
     alpha = 0.2 + 5 * torch.rand(5, classes, generator=generator, dtype=torch.float64)
     mean = alpha.log() - alpha.log().mean(-1, keepdim=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule, PyroSample
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -45,6 +48,35 @@ def test_entropy_splits_into_its_expected_part_and_mutual_information(kind, case
     if case == "binary":
         entropy = entropy - ((1 - mean) * np.log(1 - mean)).sum(1)
     np.testing.assert_allclose(found.predictive_entropy, entropy, rtol=1e-4)
+
+
+class OneOfThree(PyroModule):
+    """A linear classifier, its labels one-hot or numbers."""
+
+    def __init__(self, *, one_hot: bool) -> None:
+        super().__init__()
+        self.kind = dist.OneHotCategorical if one_hot else dist.Categorical
+        self.fc = PyroModule[nn.Linear](2, 3, bias=False)
+        self.fc.weight = PyroSample(dist.Normal(0.0, 1.0).expand([3, 2]).to_event(2))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        logits = self.fc(x)
+        with pyro.plate("data", len(x)):
+            pyro.sample("obs", self.kind(logits=logits), obs=y)
+        return logits
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_hot_labels_are_those_of_their_class(kind):
+    x, y = torch.randn(12, 2, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+    found = []
+    for labels in (y, nn.functional.one_hot(y, 3).float()):
+        model = OneOfThree(one_hot=labels.dim() == 2)
+        start = {"fc.weight": torch.tensor([[0.5, -0.2], [0.1, 0.9], [-0.7, 0.3]])}
+        fit = wiu.fit(model, AutoFullLaplace(model), (x, labels), epochs=0, start=start)
+        found.append(predict(fit, (x, labels), kind=kind, num_samples=5))
+    np.testing.assert_allclose(found[1].log_likelihood, found[0].log_likelihood, rtol=1e-5)
+    np.testing.assert_allclose(found[1].mean, found[0].mean, rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:Networks sampled from this Laplace posterior")  # three draws

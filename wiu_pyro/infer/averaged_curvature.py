@@ -28,7 +28,7 @@ def average_curvature(
     With the mean held at the point estimate, the fixed point of a diagonal, block or full structure is a stationary
     point of the linearised network's evidence lower bound in the covariance, to the noise of the draws; Kronecker
     factors stand for a layer's block there as they do in Laplace. Where the guide tunes its prior by marginal
-    likelihood, the bound is stationary in the prior's scales in any structure.
+    likelihood (after the fit, not online), the bound is stationary in the prior's scales in any structure.
 
     Parameters
     ----------

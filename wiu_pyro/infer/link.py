@@ -3,15 +3,16 @@ r"""Class probabilities of a Gaussian over logits in closed form: probit approxi
 For logits f ~ N(μ, Σ) of one datum the probabilities wanted are E softmax(f), or E sigmoid(f) for one logit. Beside
 draws of f there are two approximations without any:
 
-- *probit*: sigmoid(μ / √(1 + π v / 8)) with v the logit's variance (MacKay 1992, eq. 23), and for several classes
-  softmax(κ μ) with κ_c = 1 / √(1 + π Σ_cc / 8), covariances between classes left out (Gibbs 1997, section 6.4).
+- *probit*: sigmoid(μ / √(1 + π v / 8)) with v the logit's variance (MacKay 1992), and for several classes softmax(κ μ)
+  with κ_c = 1 / √(1 + π Σ_cc / 8), covariances between classes left out (Gibbs 1997).
 - *Laplace bridge*: the Dirichlet whose Laplace approximation in the softmax basis is N(μ, Σ), after Σ is conditioned on
-  logits that sum to zero (MacKay 1998; Hobbhahn et al. 2022, eq. 7 and appendix A): with K classes
+  logits that sum to zero (MacKay 1998; Hobbhahn et al. 2022): with K classes
   α_k = (1 − 2/K + e^{μ_k} Σ_l e^{−μ_l} / K²) / Σ_kk. It has intervals and entropies too. For one logit of variance v it
   is the Beta with parameters (1 + e^μ) / v and (1 + e^{−μ}) / v, whose mean is sigmoid(μ): a bridge between two classes
   moderates nothing.
-- *normalised bridge*: the same of μ / √s and Σ / s, where s is the mean of Σ's diagonal over √(K/2): large variances,
-  at which the bridge is poor, become one size (the variance correction of Hobbhahn et al. as laplace-torch has it).
+- *normalised bridge*: the same of μ / √s and Σ / s, where s is the mean of Σ's diagonal over √(K/2), after the
+  conditioning (the variance correction of Hobbhahn et al. as laplace-torch has it). Large variances, at which the
+  bridge is poor, become one size; so do small ones, whose means then move away from zero.
 
 References
 ----------

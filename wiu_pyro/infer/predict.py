@@ -20,7 +20,14 @@ from wiu_pyro.infer.draws import draw_weights
 from wiu_pyro.infer.functional import functional_distribution
 from wiu_pyro.infer.link import LINKS
 from wiu_pyro.infer.result import Fit
-from wiu_pyro.infer.summaries import INTERVAL, Outputs, Summary, summarise_closed_form, summarise_draws
+from wiu_pyro.infer.summaries import (
+    INTERVAL,
+    Outputs,
+    Summary,
+    class_numbers,
+    summarise_closed_form,
+    summarise_draws,
+)
 from wiu_pyro.linalg import covariance_root
 from wiu_pyro.metrics import mean_with_se
 from wiu_pyro.nn import Batches, as_batches, holding, run_at
@@ -193,6 +200,8 @@ def _sampled_chunk(fit: Fit, chunk: list[tuple[torch.Tensor, ...]], num_samples:
     labels = torch.cat([batch[1] for batch in chunk]) if len(chunk[0]) > 1 else None
     noise = torch.stack(noises) if noises else None
     found = summarise_draws(Outputs(points[0], torch.stack(draws), point, labels, noise), seed)
+    if labels is not None and points[0].kind == "categorical":
+        labels = class_numbers(labels)
     if labels is not None and points[0].kind != "normal":
         found["hits"] = np.stack([_hits(found[name], labels) for name in ("mean", "point_mean")], -1)
     return found

@@ -13,7 +13,7 @@ from wiu_pyro.errors import GuideError, LikelihoodError
 from wiu_pyro.infer.functional import FunctionalBatch
 from wiu_pyro.infer.link import beta_concentration, dirichlet_concentration, dirichlet_entropy, moderated
 
-__all__ = ["INTERVAL", "Outputs", "Summary", "summarise_closed_form", "summarise_draws"]
+__all__ = ["INTERVAL", "Outputs", "Summary", "class_numbers", "summarise_closed_form", "summarise_draws"]
 
 INTERVAL = 0.95
 TAIL = (1 - INTERVAL) / 2
@@ -74,6 +74,11 @@ def summarise_draws(outputs: Outputs, seed: int) -> Summary:
     raise LikelihoodError(f"No predictive for a {kind} likelihood. Known: categorical, bernoulli, normal.")
 
 
+def class_numbers(labels: torch.Tensor) -> torch.Tensor:
+    """Return labels of classes as numbers, shape (batch,); those of a one-hot likelihood come as rows."""
+    return labels.long() if labels.dim() == 1 else labels.argmax(-1)
+
+
 def _interval(draws: torch.Tensor) -> Summary:
     lower, upper = np.quantile(draws.cpu().numpy(), [TAIL, 1 - TAIL], axis=0)
     return {"lower": lower, "upper": upper}
@@ -85,7 +90,7 @@ def _categorical_draws(outputs: Outputs) -> Summary:
     found = {"mean": probs.mean(0), "probability_variance": probs.var(0), "point_mean": _softmax(outputs.point)}
     found |= _entropies(torch.special.entr(found["mean"]).sum(-1), -(probs * log_probs).sum(-1).mean(0))
     if outputs.labels is not None:
-        index = outputs.labels.long()[None, :, None].expand(len(log_probs), -1, 1)
+        index = class_numbers(outputs.labels)[None, :, None].expand(len(log_probs), -1, 1)
         found["log_likelihood"] = log_probs.gather(-1, index)[..., 0]
     if outputs.variance is not None:
         found["functional_variance"] = outputs.variance

@@ -5,7 +5,7 @@ standard deviations do not.
 
 References
 ----------
-MacKay (1992), Bayesian Interpolation, eq. 4.9 (the number of well-determined parameters).
+MacKay (1992), Bayesian Interpolation (the number of well-determined parameters).
 Schad, Betancourt and Vasishth (2021), Toward a principled Bayesian workflow (posterior contraction).
 """
 
@@ -73,7 +73,7 @@ def effective_parameters(sd: ArrayLike, prior_sd: ArrayLike) -> float:
 
     References
     ----------
-    .. [1] MacKay (1992), Bayesian Interpolation, eq. 4.9.
+    .. [1] MacKay (1992), Bayesian Interpolation.
 
     Examples
     --------

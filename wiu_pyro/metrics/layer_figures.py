@@ -2,7 +2,7 @@
 
 References
 ----------
-MacKay (1992), Bayesian Interpolation, eq. 4.9 (effective number of parameters).
+MacKay (1992), Bayesian Interpolation (effective number of parameters).
 Blundell et al. (2015), Weight Uncertainty in Neural Networks, section 5.1 (signal-to-noise).
 """
 
