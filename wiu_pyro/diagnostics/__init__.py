@@ -24,6 +24,9 @@ from wiu_pyro.diagnostics.predictive import predictive
 from wiu_pyro.diagnostics.provenance import convergence_note as convergence_note
 from wiu_pyro.diagnostics.pruning_statement import pruning_statement as pruning_statement
 from wiu_pyro.diagnostics.statement import layer_statement as layer_statement
+from wiu_pyro.diagnostics.stochastic_layers_statement import (
+    stochastic_layers_statement as stochastic_layers_statement,
+)
 from wiu_pyro.diagnostics.table import to_dataframe as to_dataframe
 from wiu_pyro.diagnostics.training_loss import training_loss
 from wiu_pyro.diagnostics.weight_distribution import weight_distribution

@@ -15,12 +15,14 @@ from wiu_pyro.plots.declined_images import declined_images
 from wiu_pyro.plots.evolution import evolution
 from wiu_pyro.plots.identification import identification
 from wiu_pyro.plots.input_map import input_map
+from wiu_pyro.plots.layer_effects import layer_effects
 from wiu_pyro.plots.layer_uncertainty import layer_uncertainty
 from wiu_pyro.plots.loss import loss
 from wiu_pyro.plots.magnitude import magnitude
 from wiu_pyro.plots.pruning import pruning
 from wiu_pyro.plots.reliability import reliability
 from wiu_pyro.plots.risk_coverage import risk_coverage
+from wiu_pyro.plots.stochastic_layers import stochastic_layers
 from wiu_pyro.plots.weight_heatmap import weight_heatmap
 from wiu_pyro.plots.within_layer import within_layer
 
@@ -34,12 +36,14 @@ __all__ = [
     "evolution",
     "identification",
     "input_map",
+    "layer_effects",
     "layer_uncertainty",
     "loss",
     "magnitude",
     "pruning",
     "reliability",
     "risk_coverage",
+    "stochastic_layers",
     "weight_heatmap",
     "within_layer",
 ]
