@@ -53,7 +53,8 @@ def convergence(source: Any, *, chain: int = 0, ax: Axes | None = None) -> Axes:
         _mark(fresh, one.sel(layer=layer), row)
     stop = float(one["early_stop_epoch"])
     if np.isfinite(stop):
-        fresh.axvline(stop, color="black", linestyle=":", linewidth=1.3)
+        fresh.axvline(stop, color="white", linewidth=2.6)  # so that it is seen on red too
+        fresh.axvline(stop, color="black", linestyle=":", linewidth=1.5)
     _axes(fresh, table, layers)
     title(fresh, "How far was each layer from where it settled?", _detail(table, stop))
     note_convergence(fresh, table.attrs, lift=16)
