@@ -85,6 +85,19 @@ def test_cheap_curvature_on_the_way_leaves_the_final_one_as_asked():
     assert fit.guide.curvature.kind == "ggn"
 
 
+def test_columns_left_out_of_the_ggn_are_no_hindrance_to_another_curvature_on_the_way():
+    model, data = small_classifier(num_data=60)
+    tuning = PriorTuning(when="online", curvature="fisher_empirical")
+    guide = AutoKFACLaplace(model, tune_prior=tuning, column_tolerance=1e-3)
+    assert wiu.fit(model, guide, data, epochs=3).guide.curvature.kind == "ggn_truncated"
+
+
+def test_unknown_curvature_on_the_way_is_refused_before_training():
+    tuning = PriorTuning(when="online", curvature="fisher", burn_in=5)
+    with pytest.raises(GuideError, match="no curvature 'fisher' to tune its prior by. Did you mean 'fisher_"):
+        trained(tuning=tuning)
+
+
 def test_the_same_seed_gives_the_same_prior():
     assert trained(seed=3).guide.prior_record.scales == trained(seed=3).guide.prior_record.scales
 

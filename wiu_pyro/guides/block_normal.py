@@ -50,7 +50,7 @@ class CurvatureRecord:
     column_tolerance : float
         What was allowed to be left out of each layer's gradients; 0 for nothing.
     columns_lost : float
-        What was, of the layer that lost most; measured on part of the data.
+        What was, of the layer that lost most; measured on part of the data, whose outputs the others' are held against.
     seconds : float or None
         Of the passes over the data, without the decompositions; of the part after the last stop, if there was one.
     peak_memory_bytes : int or None

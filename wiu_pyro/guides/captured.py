@@ -187,8 +187,9 @@ def curvature_record(
     tolerance = guide.config.column_tolerance
     if columns_lost > tolerance:
         warnings.warn(
-            f"At most {tolerance:g} of each layer's gradients was to be left out, but where it was measured, "
-            f"{columns_lost:.2g} was. Shuffle the data, so that batches are alike, or pass a lower tolerance.",
+            f"At most {tolerance:g} of each layer's gradients was to be left out, but by batches taken whole, and the "
+            f"outputs of the others, about {columns_lost:.2g} was. "
+            "Shuffle the data, so that batches are alike, or pass a lower tolerance.",
             stacklevel=3,
         )
     num_seen = totals.num_seen

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import torch
 
+from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.guides.block_normal import AutoBlockNormal
 from wiu_pyro.guides.evidence import Evidence
 from wiu_pyro.guides.laplace import LaplaceGuide
@@ -43,6 +44,11 @@ class OnlineTuning:
         With ``tune_when="online"``; its `prior_scales` are what training goes on under.
     batches : Batches
         The training data, for the curvature.
+
+    Raises
+    ------
+    GuideError
+        If the guide does not know the curvature asked for on the way.
     """
 
     def __init__(self, guide: LaplaceGuide, batches: Batches) -> None:
@@ -50,6 +56,16 @@ class OnlineTuning:
         self.tuning: PriorTuning = guide.tuning
         self.logs: torch.Tensor | None = None
         self.optimiser: torch.optim.Optimizer | None = None
+        self.config = guide.config
+        asked = self.tuning.curvature
+        if asked is not None:
+            if asked not in guide.curvature_kinds:
+                raise GuideError(
+                    f"{type(guide).__name__} has no curvature '{asked}' to tune its prior by. "
+                    f"{near_matches(asked, guide.curvature_kinds)}"
+                )
+            tolerance = guide.config.column_tolerance if asked == "ggn" else 0.0
+            self.config = replace(guide.config, curvature=asked, column_tolerance=tolerance)
 
     def after_epoch(self, number: int) -> None:
         """Change the prior, if it is time; `number` counts the epochs from 1. The model must be in evaluation."""
@@ -57,7 +73,7 @@ class OnlineTuning:
         if since < 0 or since % self.tuning.every:
             return
         evidence = Evidence(self._posterior())
-        if self.guide.curvature_kind == "hessian":
+        if self.config.curvature == "hessian":
             refuse_negative_curvature(evidence)
         groups = groups_of(evidence.posterior.structure, list(evidence.present), self.tuning.per)
         if self.logs is None or self.optimiser is None:
@@ -75,8 +91,7 @@ class OnlineTuning:
 
     def _posterior(self) -> AutoBlockNormal:
         guide, config = self.guide, self.guide.config
-        if self.tuning.curvature is not None:
-            guide.config = replace(config, curvature=self.tuning.curvature)
+        guide.config = self.config
         try:
             with untuned(guide):
                 return guide.laplace_approximation(self.batches)
