@@ -348,3 +348,17 @@ def test_what_is_no_fit_has_no_labels_or_another_likelihood_is_refused():
     two = wiu.fit(several, AutoMeanField(several), pair, epochs=0)
     with pytest.raises(LikelihoodError, match="Bernoulli likelihood with one output is needed"):
         stochastic_layers(two, pair)
+
+
+def test_intervals_of_variance_shares_have_the_noise_of_the_draws():
+    model, data = parallel()
+    fit = with_scales(model, data, {"one": 0.5, "two": 0.5})
+    squares = data[0].square().sum(0).numpy()
+    truth, found = squares[:2].sum() / squares.sum(), []
+    for seed in range(20):
+        table = stochastic_layers(fit, data, seed=seed, num_samples=40, effect_draws=0, num_bootstrap=200)
+        one = table.sel(response="output", kind="restricted", layer_set="only one")
+        found.append([float(one[f"variance_share{end}"]) for end in ("", "_low", "_high")])
+    value, low, high = np.transpose(found)
+    assert ((low < truth) & (truth < high)).sum() >= 17
+    assert value.std(ddof=1) < (high - low).mean() / 2  # two sets at once: the half width is about 2.2 sds

@@ -104,7 +104,9 @@ def linearised_predictions(
             for draws in draws_of(mean, symmetric_root(covariance), num_samples, generator):
                 tally.add(draws, getattr(likelihood, "noise_scale", None))
             exact = covariance_trace(likelihood.kind, covariance).cpu().double().numpy()
-            whole.append(tally.found() | {"output_variance": exact})
+            found = tally.found() | {"output_variance": exact}
+            del found["output_spread"]
+            whole.append(found)
         results[name] = joined(whole)
     return results
 

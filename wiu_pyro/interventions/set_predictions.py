@@ -51,6 +51,9 @@ class SetPrediction:
         Nats.
     log_density : ndarray, shape (N,), or None
         Of the observed targets of a regression, in nats.
+    output_spread, response_spread : ndarray, shape (num_samples,), or None
+        Squared distance of each draw from the centre, summed over the data: whence the noise of the variances. None
+        where the variance is exact.
     """
 
     mean: np.ndarray
@@ -59,6 +62,8 @@ class SetPrediction:
     entropy: np.ndarray | None = None
     mutual_information: np.ndarray | None = None
     log_density: np.ndarray | None = None
+    output_spread: np.ndarray | None = None
+    response_spread: np.ndarray | None = None
 
 
 def responses(kind: str, outputs: torch.Tensor) -> torch.Tensor:
@@ -103,6 +108,7 @@ class Tally:
         self.kind, self.labels, self.likelihood = likelihood.kind, labels, likelihood
         self.base = (centred(self.kind, centre).double(), responses(self.kind, centre).double())
         self.count = 0
+        self.spreads: list[list[torch.Tensor]] = [[], []]
         self.sums = [[torch.zeros_like(base), torch.zeros_like(base)] for base in self.base]
         self.entropy = torch.zeros(len(centre), dtype=torch.float64, device=centre.device)
         self.log_density = torch.full_like(self.entropy, -torch.inf)
@@ -111,8 +117,10 @@ class Tally:
         """Add draws of the outputs, (draws, N, outputs); `noise` is the scale of a Normal likelihood, (N, outputs)."""
         said = responses(self.kind, outputs)
         self.count += len(outputs)
-        for sums, base, values in zip(self.sums, self.base, (centred(self.kind, outputs), said), strict=True):
+        pair = (centred(self.kind, outputs), said)
+        for sums, spread, base, values in zip(self.sums, self.spreads, self.base, pair, strict=True):
             shifted = values.double() - base
+            spread.append(shifted.square().sum((1, 2)))
             sums[0] += shifted.sum(0)
             sums[1] += shifted.square().sum(0)
         if self.kind != "normal":
@@ -130,6 +138,7 @@ class Tally:
         ]
         mean = self.base[1] + self.sums[1][0] / self.count
         found = {"mean": mean, "output_variance": variances[0], "response_variance": variances[1]}
+        found |= {f"{name}_spread": torch.cat(self.spreads[place]) for place, name in enumerate(("output", "response"))}
         if self.kind != "normal":
             mean = mean.clamp(min=0)
             entropy = torch.special.entr(mean).sum(-1)
@@ -200,4 +209,10 @@ def labels_of(batch: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
 
 def joined(parts: Sequence[dict[str, np.ndarray]]) -> SetPrediction:
     """Return the predictions of all batches as one."""
-    return SetPrediction(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    columns = {name: [part[name] for part in parts] for name in parts[0]}
+    return SetPrediction(
+        **{
+            name: np.sum(held, 0) if name.endswith("_spread") else np.concatenate(held)
+            for name, held in columns.items()
+        }
+    )

@@ -29,10 +29,14 @@ class Scored:
     value : dict of str to ndarray, shape (kinds, sets)
         By metric; NaN where there is no prediction.
     replicates : dict of str to ndarray, shape (kinds, sets, num_bootstrap)
+    noise : dict of str to ndarray, shape (kinds, sets)
+        Relative standard error, over the draws, of each set's variance as a share of the whole posterior's, by
+        response; 0 where it is exact.
     """
 
     value: dict[str, np.ndarray]
     replicates: dict[str, np.ndarray]
+    noise: dict[str, np.ndarray]
 
 
 def counts_of(num: int, num_ood: int, *, num_bootstrap: int, seed: int) -> dict[str, np.ndarray]:
@@ -77,7 +81,21 @@ def scored(
         for metric, (figure, spread) in found.items():
             value.setdefault(metric, np.full(shape, np.nan))[place] = figure
             replicates.setdefault(metric, np.full((*shape, num_bootstrap), np.nan))[place] = spread
-    return Scored(value, replicates)
+    noise = {name: np.zeros(shape) for name in ("output", "probability")}
+    whole = test["restricted", sets[-1]]
+    for (kind, name), prediction in test.items():
+        for response, field in zip(noise, ("output_spread", "response_spread"), strict=True):
+            pair = getattr(prediction, field), getattr(whole, field)
+            noise[response][KINDS.index(kind), list(sets).index(name)] = _relative_error(*pair)
+    return Scored(value, replicates, noise)
+
+
+def _relative_error(spread: np.ndarray | None, whole: np.ndarray | None) -> float:
+    """Return the standard error of log(mean spread / mean of the whole's), the same draws behind both."""
+    if spread is None or whole is None or not spread.mean() > 0:
+        return 0.0
+    gap = spread / spread.mean() - whole / whole.mean()
+    return float(gap.std(ddof=1) / len(gap) ** 0.5)
 
 
 Figure = tuple[float, np.ndarray]

@@ -167,7 +167,10 @@ def _compared(found: Sequence[Scored], *, seeds: bool, level: float) -> xr.Datas
         with np.errstate(invalid="ignore", divide="ignore"):
             each = figures / figures[:, :1, -1:]
             ratio = figures.mean(0) / figures.mean(0)[:1, -1:]
-            ends = _intervals(each, spread / spread[:1, -1:], seeds=seeds, level=level, estimate=ratio)
+            drawn = spread / spread[:1, -1:]
+        noise = ratio * np.sqrt(np.square([one.noise[name] for one in found]).sum(axis=0)) / len(found)
+        drawn = drawn + noise[..., None] * np.random.default_rng(0).normal(size=drawn.shape)
+        ends = _intervals(each, drawn, seeds=seeds, level=level, estimate=ratio)
         for key, part in zip(shares, ends, strict=True):
             shares[key].append(part)
     dims = ("response", "kind", "layer_set")
