@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 import wiu_pyro as wiu
 from tests.guides.models import Hierarchical
-from wiu_pyro.errors import CostError, CurvatureError, GuideError, ModelError, PriorError
+from wiu_pyro.errors import CostError, CurvatureError, DataError, GuideError, ModelError, PriorError
 from wiu_pyro.guides import (
     AutoBlockDiagonalLaplace,
     AutoDiagonalLaplace,
@@ -364,7 +364,9 @@ def test_network_it_cannot_cover_is_refused(net, options, error, message):
     ("options", "message"),
     [
         ({"curvature": "gg"}, "has no curvature 'gg'. Did you mean 'ggn'"),
-        ({"curvature": "hessian"}, "AutoKFACLaplace has no curvature 'hessian'"),
+        ({"curvature": "hessian"}, "has no curvature 'hessian'. .* The exact Hessian is for AutoFullLaplace"),
+        ({"backend": "curvlinops"}, "has no option 'backend'. There is only one; leave it out"),
+        ({"prior_precision": 1.0}, "has no option 'prior_precision'. The model has the prior, as an sd"),
         ({"num_fisher_samples": 0}, "num_fisher_samples must be at least 1, but is 0"),
         ({"temperature": 0.0}, "temperature must be positive, but is 0"),
         ({"temperature": float("nan")}, "temperature must be positive, but is nan"),
@@ -374,6 +376,34 @@ def test_option_that_makes_no_sense_is_refused(options, message):
     model, _ = small_classifier()
     with pytest.raises(GuideError, match=message):
         AutoKFACLaplace(model, **options)
+
+
+INPUTS, LABELS = torch.arange(24.0).view(6, 4) / 24, torch.tensor([0, 1, 2, 0, 1, 2])
+ONE_NAN = torch.where(INPUTS == 0.5, torch.nan, INPUTS)
+ONE_TOO_HIGH = torch.tensor([0, 1, 2, 0, 1, 3])
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        ((INPUTS.double(), LABELS), DataError, r"dtype of the network's weights, .* torch.float64 .* Convert them"),
+        ((INPUTS[:, :3], LABELS), ModelError, r"could not be run on a batch of shapes \(6, 3\), \(6,\): .* input size"),
+        ((ONE_NAN, LABELS), DataError, "Inputs must be finite, but 1 of 6 hold NaN or infinity, the first at index 3"),
+        ((INPUTS, LABELS / 2), DataError, "Class labels must be whole numbers, .* such as 0.5"),
+        ((INPUTS, ONE_TOO_HIGH), DataError, "Labels must lie in 0 … 2, .* but they range from 0 to 3"),
+        (as_batches((INPUTS, ONE_TOO_HIGH), batch_size=4), DataError, "Labels must lie in 0 … 2"),
+    ],
+    ids=["dtype", "size", "nan", "fractions", "label", "label of a later batch"],
+)
+def test_data_the_network_cannot_take_are_refused_without_a_fit_too(data, error, message):
+    model = BayesianNetwork(nn.Linear(4, 3), num_data=6).eval()
+    with pytest.raises(error, match=message):
+        AutoKFACLaplace(model).laplace_approximation(data)
+
+
+def test_plain_network_is_told_from_a_pyro_model():
+    with pytest.raises(ModelError, match=r"takes? .* Wrap a plain network: model = wiu_pyro.nn.BayesianNetwork\(net\)"):
+        AutoKFACLaplace(nn.Linear(4, 3)).laplace_approximation(INPUTS, LABELS)
 
 
 def test_full_laplace_says_its_cost_before_it_allocates():

@@ -405,6 +405,12 @@ def test_network_that_does_not_take_the_inputs_is_refused():
         fit(data=(torch.ones(12, 7), Y))
 
 
+def test_regression_whose_inputs_do_not_fit_is_not_told_of_class_labels():
+    model = BayesianNetwork(nn.Linear(4, 1), likelihood="normal", noise_scale=1.0)
+    with pytest.raises(ModelError, match="could not be run on a batch of shapes"):
+        fit(model=model, data=(torch.ones(12, 7), Y + 0.5))
+
+
 def test_network_whose_output_is_not_one_row_per_datum_is_refused():
     model = BayesianNetwork(nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Linear(2, 3)))
     with pytest.raises((ModelError, DataError), match=r"could not be run|End the network in one row per datum"):

@@ -74,6 +74,8 @@ def test_number_of_data_is_what_one_pass_sees_or_unknown(loader, num_data):
     [
         ("images.png", "must be a DataLoader, a Dataset or tensors .* but are a str"),
         ([], "must be a DataLoader, a Dataset or tensors"),
+        ([(X, Y)], "but are a list of tuple. Pass for example"),
+        ((X.numpy(), Y.numpy()), "but are a tuple of ndarray. Pass for example .images, labels., both as torch.Tensor"),
         ((X, Y[:4]), "Inputs and labels must be as many, but have 10, 4 rows"),
         ((X[:0], Y[:0]), "At least one datum is needed"),
         (TensorDataset(X[:0], Y[:0]), "The Dataset is empty"),

@@ -99,7 +99,8 @@ class Processes:
             for rank, words in enumerate(said):
                 if words is not None:
                     raise CurvatureError(
-                        f"The share of every process is needed, but process {rank} of {self.count} failed: {words}"
+                        f"The share of every process is needed, but process {rank} of {self.count} failed: {words} "
+                        "Start all again when that is mended."
                     )
 
     def add_up(self, parts: Mapping[str, Accumulated], *, device: torch.device) -> None:

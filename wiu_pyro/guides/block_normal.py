@@ -175,7 +175,8 @@ class AutoBlockNormal(NetworkGuide):
         found = torch.arange(size) if index is None else torch.as_tensor(index).reshape(-1)
         if len(found) and not (0 <= found.min() and found.max() < size):
             raise GuideError(
-                f"Flat indices into '{site}' run from 0 to {size - 1}, but {found.min()} … {found.max()} were given."
+                f"Flat indices into '{site}' run from 0 to {size - 1}, but {found.min()} … {found.max()} were given. "
+                "Count them over the flattened weight; None stands for all."
             )
         return found.to(self.loc.device) + start
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from wiu_pyro.guides.averaging import AVERAGED
 from wiu_pyro.guides.block_normal import CurvatureRecord
 from wiu_pyro.guides.data_pass import DataPass, peak_memory_bytes
 from wiu_pyro.nn import run_at
+from wiu_pyro.nn.checks import check_batch
 
 if TYPE_CHECKING:
     from wiu_pyro.guides.laplace import LaplaceGuide
@@ -113,21 +115,46 @@ def captured_batches(
     wanted = {site for layer in guide.structure.layers if layer.name in rules for site in layer.sites.values()}
     point = guide.point_estimate().items()
     weights = {name: value.clone().requires_grad_(name in wanted) for name, value in point}
-    here = [0]
+    network = _PointNetwork(guide, weights, totals)
+    modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
+    direct = direct_layers(guide.output_likelihood, weights, rules=rules, sites=guide.structure.layer_sites)
+    again = partial(guide.output_likelihood, weights=weights)
+    yield from CurvaturePass(network.forward, modules, direct, again).run(
+        batches, network.columns, numbers=network.noted(numbers), portions=portions, truncation=truncation
+    )
 
-    def noted() -> Iterator[int]:
-        for here[0] in numbers:
-            yield here[0]
 
-    def forward(batch: Batch) -> OutputLikelihood:
+@dataclass
+class _PointNetwork:
+    """A guide's network at its point estimate: the likelihood of each batch, and what is passed backwards of it."""
+
+    guide: LaplaceGuide
+    weights: Mapping[str, torch.Tensor]
+    totals: Totals
+    number: int = 0  # of the batch under way
+
+    def noted(self, numbers: Iterable[int]) -> Iterator[int]:
+        """Pass on the numbers of the batches; each is asked for just before its batch."""
+        for self.number in numbers:
+            yield self.number
+
+    def forward(self, batch: Batch) -> OutputLikelihood:
+        """Return the likelihood on the weights' graph, and count the batch."""
+        structure = self.guide.structure
         with pyro.validation_enabled(False):  # the pass itself names the batch that is not finite
-            trace, _ = run_at(guide.model, weights, batch, hold_parameters=True)
-        node = trace.nodes[guide.structure.observed]
-        labelled = len(batch) > 1
-        totals.add(len(batch[0]), node["fn"].log_prob(node["value"]).double().sum() if labelled else None)
+            trace, _ = run_at(self.guide.model, self.weights, batch, hold_parameters=True)
+        node = trace.nodes[structure.observed]
+        try:
+            log_likelihood = node["fn"].log_prob(node["value"]).double().sum() if len(batch) > 1 else None
+        except (IndexError, RuntimeError):
+            check_batch(structure, batch)  # batches after the first are looked at only when they break
+            raise
+        self.totals.add(len(batch[0]), log_likelihood)
         return read(node["fn"])
 
-    def columns(likelihood: OutputLikelihood, batch: tuple[torch.Tensor, ...]) -> Columns:
+    def columns(self, likelihood: OutputLikelihood, batch: Batch) -> Columns:
+        """Return what is passed backwards, by the kind of curvature asked for."""
+        guide = self.guide
         if guide.averaging is not None:
             return guide.averaging.columns(likelihood, batch)
         if guide.config.curvature == "ggn":
@@ -136,15 +163,8 @@ def captured_batches(
             guide.config.curvature,
             labels=batch[1] if len(batch) > 1 else None,
             num_samples=guide.config.num_fisher_samples,
-            generator=totals.generator(here[0], likelihood.output.device),
+            generator=self.totals.generator(self.number, likelihood.output.device),
         )
-
-    modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
-    direct = direct_layers(guide.output_likelihood, weights, rules=rules, sites=guide.structure.layer_sites)
-    again = partial(guide.output_likelihood, weights=weights)
-    yield from CurvaturePass(forward, modules, direct, again).run(
-        batches, columns, numbers=noted(), portions=portions, truncation=truncation
-    )
 
 
 def name_zero_layers(layers: list[str], num_layers: int, *, refused: bool) -> None:

@@ -64,7 +64,7 @@ class Evidence:
         if not isinstance(posterior, AutoBlockNormal):
             raise GuideError(
                 "A log marginal likelihood needs the guide that laplace_approximation returned, but this is a "
-                f"{type(posterior).__name__}. Fit a Laplace guide, for example AutoKFACLaplace."
+                f"{type(posterior).__name__}. Pass fit.guide of a fitted Laplace guide, for example AutoKFACLaplace."
             )
         record = posterior.curvature
         if record is None or record.log_likelihood is None:

@@ -40,6 +40,7 @@ from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
 from wiu_pyro.guides.prior_scales import PriorTuning, read_tuning
 from wiu_pyro.guides.prior_tuning import tuned
 from wiu_pyro.nn import Batches, as_batches, base_distribution, complete_num_data, run_at, weight_module
+from wiu_pyro.nn.checks import check_batch, explained_run
 
 __all__ = ["LaplaceGuide"]
 
@@ -156,8 +157,10 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
             if the checkpoint belongs to another pass, or another process failed.
         PriorError
             If a weight's prior is not Normal, or one this structure cannot take.
+        DataError
+            If the data are of another kind or dtype, not finite, or have labels that do not fit the output.
         ModelError
-            If a layer is called twice in one pass.
+            If the model cannot be run on the data, or a layer is called twice in one pass.
         """
         batches, batch = self._prepare(data, *labels)
         posterior = AutoBlockNormal(self, point_sites=self._point_sites(), batch=batch)
@@ -176,10 +179,12 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
         batches = as_batches((data, *labels) if labels else data, device=_device(root))
         if self.prototype_trace is None:
             complete_num_data(self.model, batches)
-        self.setup(batches)
-        self.refuse_model()
         batch = next(iter(batches))
-        self._look_at_layers(batch)
+        with explained_run(batch):
+            self.setup(batches)
+            check_batch(self.structure, batch)
+            self.refuse_model()
+            self._look_at_layers(batch)
         return batches, batch
 
     @abstractmethod

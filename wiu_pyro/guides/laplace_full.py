@@ -53,7 +53,7 @@ class AutoFullLaplace(LaplaceGuide):
         self.refuse_cost()
         prior_precision = posterior.flat_prior().scale.double().square().reciprocal()
         names, rules = self.covered_layers(), self.layer_rules()
-        sites = {layer.name: layer.sites for layer in self.structure.layers}
+        sites = self.structure.layer_sites
         index = torch.cat([posterior.layer_index(rule, sites[name]) for name, rule in rules.items()])
         if self.curvature_kind == "hessian":
             matrix, record = hessian_of_sites(self, [name for name, *_ in posterior.sites()], data)

@@ -226,8 +226,8 @@ class AutoLaplace(LaplaceGuide):
 
     def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
         curvatures = self._curvatures()
-        layers = {layer.name: layer for layer in self.structure.layers}
-        index = {name: posterior.layer_index(one.rule, layers[name].sites) for name, one in curvatures.items()}
+        sites = self.structure.layer_sites
+        index = {name: posterior.layer_index(one.rule, sites[name]) for name, one in curvatures.items()}
         prior_precision = posterior.flat_prior().scale.square().reciprocal()
         for name, curvature in curvatures.items():
             curvature.check_prior(name, prior_precision[index[name]])

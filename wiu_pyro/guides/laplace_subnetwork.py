@@ -190,7 +190,7 @@ class AutoSubnetworkLaplace(LaplaceGuide):
         return diagonals, fill_parts(self, diagonals, rules=rules, data=data)
 
     def _index(self, posterior: AutoBlockNormal) -> dict[str, torch.Tensor]:
-        sites = {layer.name: layer.sites for layer in self.structure.layers}
+        sites = self.structure.layer_sites
         return {name: posterior.layer_index(rule, sites[name]) for name, rule in self.layer_rules().items()}
 
     def _masks(self) -> dict[str, torch.Tensor]:
@@ -203,10 +203,13 @@ class AutoSubnetworkLaplace(LaplaceGuide):
             if tuple(mask.shape) != tuple(shapes[site]) or mask.dtype != torch.bool:
                 raise GuideError(
                     f"The mask of site '{site}' must be of bool and of shape {tuple(shapes[site])}, but is of "
-                    f"{str(mask.dtype).removeprefix('torch.')} and of shape {tuple(mask.shape)}."
+                    f"{str(mask.dtype).removeprefix('torch.')} and of shape {tuple(mask.shape)}. Begin with "
+                    "torch.zeros_like(weight, dtype=torch.bool)."
                 )
         if not any(bool(mask.any()) for mask in given.values()):
-            raise GuideError("At least one weight must be chosen, but the masks of select= choose none.")
+            raise GuideError(
+                "At least one weight must be chosen, but the masks of select= choose none. Set some entries to True."
+            )
         return {site: given.get(site, torch.zeros(shape, dtype=torch.bool)) for site, shape in shapes.items()}
 
 

@@ -121,10 +121,16 @@ def predict(
     Raises
     ------
     GuideError
-        If an option is unknown, the guide cannot be linearised, or a link is asked for where there is none.
+        If `fit` is none, an option is unknown, the guide cannot be linearised, or a link is asked for where there is
+        none.
     LikelihoodError
         If the likelihood is none of categorical, Bernoulli, Normal.
     """
+    if not hasattr(fit, "guide"):
+        raise GuideError(
+            f"The Fit that wiu_pyro.fit returned is needed, but this is a {type(fit).__name__}. For a guide without "
+            "one, fit(model, guide, data, epochs=0) makes it."
+        )
     kind = kind or getattr(fit.guide, "default_predictive", "sampled")
     _check(kind, link, num_samples)
     device = next(iter(fit.point_estimate.values())).device

@@ -20,12 +20,12 @@ from wiu_pyro.guides.block_normal import CurvatureRecord
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.infer.averaged_curvature import average_curvature
-from wiu_pyro.infer.checks import check_batch
 from wiu_pyro.infer.config import FitConfig
 from wiu_pyro.infer.online_tuning import OnlineTuning, untuned
 from wiu_pyro.infer.track import Track
 from wiu_pyro.infer.tracker import Tracker
 from wiu_pyro.nn import Batches, ModelStructure, as_batches, put_unsampled, run_at, unsampled
+from wiu_pyro.nn.checks import check_batch
 from wiu_pyro.progress import ProgressBar
 
 __all__ = ["Run"]

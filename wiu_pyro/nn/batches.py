@@ -127,9 +127,12 @@ def as_batches(
         shuffle = generator is not None and not isinstance(data, IterableDataset)
         loader = DataLoader(data, batch_size=batch_size, shuffle=shuffle, generator=generator)
         return Batches(loader, batch_size, None, device)
+    kind = type(data).__name__
+    if isinstance(data, list | tuple) and data:
+        kind += f" of {type(data[0]).__name__}"
     raise DataError(
-        f"Data must be a DataLoader, a Dataset or tensors (x, y), but are a {type(data).__name__}. "
-        "Pass for example (images, labels)."
+        f"Data must be a DataLoader, a Dataset or tensors (x, y), but are a {kind}. "
+        "Pass for example (images, labels), both as torch.Tensor."
     )
 
 
