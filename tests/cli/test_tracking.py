@@ -26,7 +26,8 @@ def model():
 @pytest.mark.parametrize(
     ("guide_class", "epochs", "every", "expected"),
     [
-        (AutoMeanField, 700, None, TrackConfig()),
+        (AutoMeanField, 150, None, TrackConfig()),
+        (AutoMeanField, 700, None, TrackConfig(every=3)),
         (autoguide.AutoNormal, 20, None, TrackConfig()),
         (AutoKFACLaplace, 20, None, TrackConfig()),
         (AutoKFACLaplace, 150, None, TrackConfig(every=5)),

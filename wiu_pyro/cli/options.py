@@ -25,7 +25,7 @@ TrackEvery = Annotated[
     typer.Option(
         metavar="EPOCHS",
         help="Keep the layers' figures through the training, so often; 0 keeps none.",
-        show_default="every epoch of mean field, about 30 times of the point estimate",
+        show_default="up to 200 times of mean field, 30 times of the point estimate",
     ),
 ]
 DataRoot = Annotated[

@@ -61,8 +61,8 @@ class RunSettings:
     tune_per : str or None
         What shares a scale: ``"network"`` (default), ``"layer"`` or ``"site"``.
     track_every : int or None
-        Epochs from one record of the layers' figures to the next; 0 keeps none. None: each epoch of a posterior that
-        factorises, about 30 times of the point estimate.
+        Epochs from one record of the layers' figures to the next; 0 keeps none. None: up to about 200 times of a
+        posterior that factorises, about 30 times of the point estimate.
     resume, overwrite : bool
         What to do when `out` already holds a run; at most one of them.
     """

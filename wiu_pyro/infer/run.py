@@ -138,7 +138,8 @@ class Run:
         optimiser = torch.optim.Adam(parameters, lr=rate, fused=True)
         total, full = epochs * len(batches), self.full_rate_epochs(epochs) * len(batches)
         online = self._online(batches, epochs)
-        self.tracker = self._new_tracker(len(batches), epochs)
+        if self.config.track is not None:
+            self.tracker = Tracker(self, len(batches), self.full_rate_epochs(epochs))
         held_out = None if validation is None else as_batches(validation, batch_size=1000, device=self.device)
         if held_out is not None:
             check_batch(self.structure, next(iter(held_out)))
@@ -168,20 +169,6 @@ class Run:
     def track(self) -> Track | None:
         """What was kept of the layers through the training, where that was asked for."""
         return None if self.tracker is None else self.tracker.result()
-
-    def _new_tracker(self, steps_per_epoch: int, epochs: int) -> Tracker | None:
-        config = self.config.track
-        if config is None:
-            return None
-        return Tracker(
-            self.guide,
-            config,
-            structure=self.structure,
-            centre=self.centre,
-            steps_per_epoch=steps_per_epoch,
-            full_rate_epochs=self.full_rate_epochs(epochs),
-            device=self.device,
-        )
 
     def _online(self, batches: Batches, epochs: int) -> OnlineTuning | None:
         """Return what changes the prior between epochs, where that was asked for."""

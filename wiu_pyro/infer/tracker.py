@@ -7,8 +7,7 @@ they are, and never iterates over the data: what a curvature needs is kept of th
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +23,9 @@ from wiu_pyro.infer.seeding import seeded
 from wiu_pyro.infer.track import FIGURES, Track, TrackConfig
 from wiu_pyro.nn import Layer, ModelStructure, evaluation_mode, prior_moments
 
+if TYPE_CHECKING:
+    from wiu_pyro.infer.run import Run
+
 __all__ = ["Tracker"]
 
 Batch = tuple[torch.Tensor, ...]
@@ -36,31 +38,17 @@ class Tracker:
 
     Parameters
     ----------
-    guide : AutoGuide
-        Set up.
-    config : TrackConfig
-    structure : ModelStructure
-    centre : callable
-        Returns the guide's centre by site.
+    run : Run
+        Whose guide is set up; what it is asked for stands in its ``config.track``.
     steps_per_epoch : int
     full_rate_epochs : int
         Epochs before the learning rate begins to fall.
-    device : device
     """
 
-    def __init__(
-        self,
-        guide: AutoGuide,
-        config: TrackConfig,
-        *,
-        structure: ModelStructure,
-        centre: Callable[[], dict[str, torch.Tensor]],
-        steps_per_epoch: int,
-        full_rate_epochs: int,
-        device: torch.device,
-    ) -> None:
-        self.guide, self.config, self.structure, self.device = guide, config, structure, device
-        self.centre = centre
+    def __init__(self, run: Run, steps_per_epoch: int, full_rate_epochs: int) -> None:
+        guide, config = run.guide, run.config.track
+        self.guide, self.config, self.structure, self.device = guide, config, run.structure, run.device
+        self.centre = run.centre
         self.every = config.every * (steps_per_epoch if config.unit == "epochs" else 1)
         self.steps_per_epoch, self.full_rate_epochs = steps_per_epoch, full_rate_epochs
         self.around_point = _around_point(guide, config) if _is_point(guide) else None
