@@ -84,9 +84,9 @@ def stochastic_layers(
         kinds and sets of a metric; the draws are taken as given. ``variance_share`` (response, kind, layer_set) of the
         whole posterior's variance, with ``_low`` and ``_high``, which have the noise of the draws in them. ``member``
         (layer_set, layer), ``also`` (layer_set), other names of the set. ``refit_converged`` (chain, layer_set): 1 yes,
-        0 no, −1 not assessed or not trained. ``effect_share`` (effect, response, layer), with ``effect_se`` (Monte Carlo
-        error, 0 in closed form), ``effect_low``, ``effect_high``
-        (simultaneous over the layers), and ``effect_by_chain``. Attributes: ``interval`` says what intervals are over:
+        0 no, −1 not assessed or not trained. ``effect_share`` (effect, response, layer), with ``effect_se`` (its Monte
+        Carlo error, 0 in closed form), ``effect_low``, ``effect_high`` (simultaneous over the layers), and
+        ``effect_by_chain``. Attributes: ``interval`` says what intervals are over:
         seeds from five networks on, else images (and, of effects, draws), which says nothing of another training;
         ``refitted_reason`` and ``effects_reason`` why there is none.
 

@@ -1,0 +1,74 @@
+"""What is said of stochastic layers: what is there is found, and nothing where there is nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stochastic_tables import stochastic_table
+from wiu_pyro import diagnostics
+from wiu_pyro.errors import SchemaError
+
+say = diagnostics.stochastic_layers_statement
+
+
+def test_share_of_the_last_layer_and_differences_stand_with_their_intervals():
+    said = say(stochastic_table(difference=0.03, shapley=(0.5, 0.3, 0.2)))
+    assert "last layer 'fc3' alone uncertain" in said
+    assert "has 20 % (19 % to 21 %) of the whole posterior's functional variance" in said
+    assert "It predicts worse than the whole posterior: NLL +0.03 (+0.02 to +0.04)" in said
+    assert "Fitted to 'fc3' alone (refitted)" in said
+    assert "NLL +0.08 (+0.07 to +0.09)" in said
+    assert (
+        "It predicts better than the whole posterior: AUROC of the mutual information out of distribution +0.03" in said
+    )
+
+
+def test_where_nothing_differs_nothing_is_found():
+    said = say(stochastic_table(shift=0.0))
+    assert "better" not in said
+    assert "worse" not in said
+    assert "No difference beyond its interval: NLL 0 (−0.01 to +0.01)" in said
+    assert "comes from no layer more than from another" in said
+    assert "alone has most" not in said
+    assert "act together" not in said
+    assert "Refitted, it is the same posterior" in said
+
+
+def test_a_layer_has_the_largest_share_where_its_interval_lies_above_the_others():
+    said = say(stochastic_table(shapley=(0.2, 0.6, 0.2), together=0.2, effect_half=0.02))
+    assert (
+        "The variance of the class probabilities comes most from layer 'fc2' (Shapley effects: 60 % (58 % to 62 %)"
+        in said
+    )
+    assert "Layers act together: 'fc" in said
+    assert "The layer that alone has most of the functional variance is 'fc2': 60 % (59 % to 61 %)." in said
+    assert "comes from no layer more" in say(stochastic_table(shapley=(0.3, 0.4, 0.3), effect_half=0.06))
+
+
+def test_more_variance_than_the_whole_has_is_explained_by_correlated_layers():
+    assert "more than all: the layers' weights are correlated" in say(stochastic_table(shapley=(0.2, 0.2, 1.6)))
+
+
+def test_reasons_refits_and_what_intervals_rest_on_are_said():
+    said = say(stochastic_table(refitted=False, refitted_reason="no train_data were given"))
+    assert "Not refitted: no train_data were given." in said
+    assert "Fitted to" not in said
+    assert "95 % intervals for one network, over 500 images, paired and simultaneous" in said
+    assert "whether another seed would show the same they do not say" in said
+    over_seeds = say(stochastic_table(interval="seeds", num_seeds=5))
+    assert "95 % intervals over 5 seeds, simultaneous" in over_seeds
+    table = stochastic_table(converged="no", convergence_detail="too few steps")
+    table["refit_converged"][0, 3] = 0
+    said = say(table)
+    assert "Refits that had not converged: only fc3." in said
+    assert "The fit had not converged (too few steps)" in said
+    without = stochastic_table(effects_reason="weights are correlated").drop_vars("effect_share")
+    assert "shares of the variance are not known: weights are correlated." in say(without)
+
+
+def test_one_layer_alone_has_nothing_beside_it_and_another_table_is_refused():
+    assert say(stochastic_table().isel(layer=[2])) == (
+        "Layer 'fc3' is the only one with a posterior: there is nothing to compare it with."
+    )
+    with pytest.raises(SchemaError, match="A table with 'variance_share' and 'member' is needed"):
+        say(stochastic_table().drop_vars("member"))

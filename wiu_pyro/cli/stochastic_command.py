@@ -1,0 +1,106 @@
+"""`wiu stochastic-layers`: what a run's posteriors predict when only some of their layers are uncertain."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wiu_pyro.cli.console import say
+from wiu_pyro.cli.options import DataRoot, Debug
+from wiu_pyro.cli.settings import RunSettings
+from wiu_pyro.errors import DataError, GuideError, OutputError, near_matches
+from wiu_pyro.report.folder import RunFolder, written_aside
+from wiu_pyro.report.stochastic import KIND
+
+__all__ = ["stochastic_layers"]
+
+PATHS = ("out", "data_root")
+
+
+def stochastic_layers(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")],
+    guides: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME,...", help="Posteriors to take.", show_default="all of the run")
+    ] = None,
+    ood: Annotated[
+        str | None, typer.Option(metavar="NAME|FOLDER|TAR", help="Data out of distribution, for the AUROC.")
+    ] = None,
+    num_samples: Annotated[int, typer.Option(help="Draws behind every set of layers.")] = 100,
+    effect_draws: Annotated[int, typer.Option(help="Pairs of draws behind the layers' effects; 0: none.")] = 50,
+    refit: Annotated[bool, typer.Option(help="Also fit posteriors to each set of layers alone.")] = True,
+    data_root: DataRoot = None,
+    debug: Debug = False,
+) -> None:
+    """Ask whether the last layer is enough: predictions of a run with only some of its layers uncertain.
+
+    Each posterior is fitted again from the run's point estimate, with the run's settings. Writes
+    DIR/interventions/stochastic-layers/<guide>.nc and DIR/report.html, and prints what was found. Refits of a
+    variational posterior are trained, one for each set of layers: --no-refit leaves them out.
+
+    [bold]Examples[/bold]
+
+    wiu stochastic-layers runs/digits_mlp-digits --guides laplace-kfac
+
+    wiu stochastic-layers runs/mnist --ood fashion-mnist --no-refit
+    """
+    from wiu_pyro import diagnostics, interventions
+    from wiu_pyro.cli.pipeline import fit_from
+    from wiu_pyro.cli.plan import load
+    from wiu_pyro.cli.point import PointEstimate
+    from wiu_pyro.cli.reading import print_wrapped, show_report
+
+    run = RunFolder(folder)
+    plan = load(_settings(run, guides, data_root))
+    away = None if ood is None else _away(ood, plan, data_root)
+    point = PointEstimate.load(run.point_estimate)
+    options = {"num_samples": num_samples, "effect_draws": effect_draws}
+    if not refit:
+        options["kinds"] = ("restricted",)
+    for name in plan.guides:
+        fit = fit_from(plan, name, point)
+        say(f"{name}: sets of layers ...")
+        table = interventions.stochastic_layers(
+            fit, plan.test.tensors, ood=away, train_data=plan.train.tensors, seed=plan.settings.seed, **options
+        )
+        with written_aside(run.intervention(KIND, name)) as aside:
+            table.to_netcdf(aside, engine="h5netcdf")
+        print_wrapped(f"{name}: {diagnostics.stochastic_layers_statement(table)}")
+        print()
+    show_report(folder)
+
+
+def _settings(run: RunFolder, guides: str | None, data_root: Path | None) -> RunSettings:
+    """Return the settings of the run, for some of its posteriors."""
+    record = run.read_record()
+    held: dict[str, Any] = {
+        name: value for name, value in record["settings"].items() if name in {item.name for item in fields(RunSettings)}
+    }
+    for name in PATHS:
+        held[name] = Path(held[name]) if held.get(name) else None
+    known = list(record.get("posteriors", {}))
+    chosen = known if guides is None else [name.strip() for name in guides.split(",") if name.strip()]
+    for name in chosen:
+        if name not in known:
+            raise GuideError(f"The run in {run.path} has no posterior '{name}'. {near_matches(name, known)}")
+    if not chosen:
+        raise GuideError(f"A run with a posterior is needed, but {run.path} has none. Go on with it: --resume.")
+    if not run.point_estimate.is_file():
+        raise OutputError(f"The run's point estimate is needed, but {run.point_estimate} is not there. Run it again.")
+    held |= {"guides": tuple(chosen), "out": run.path, "resume": False, "overwrite": False}
+    return RunSettings(**(held | ({"data_root": data_root} if data_root is not None else {})))
+
+
+def _away(name: str, plan: Any, data_root: Path | None) -> Any:
+    """Return the images of data out of distribution, of the run's own size."""
+    from wiu_pyro import datasets
+
+    images = datasets.load(name, split="test", root=data_root or plan.settings.data_root).images
+    if images.shape[1:] != plan.test.images.shape[1:]:
+        raise DataError(
+            f"Images out of distribution must have the run's shape {tuple(plan.test.images.shape[1:])}, but those of "
+            f"{name} have {tuple(images.shape[1:])}. Choose other data."
+        )
+    return images
