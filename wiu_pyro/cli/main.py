@@ -11,8 +11,9 @@ import typer
 
 from wiu_pyro.cli.console import guarded
 from wiu_pyro.cli.cost import cost
-from wiu_pyro.cli.options import AllColumns, AsJson, DataRoot, Debug, File, TrackEvery, TunePer, TunePrior
+from wiu_pyro.cli.options import AllColumns, AsJson, DataRoot, Debug, File, PriorText, TrackEvery, TunePer, TunePrior
 from wiu_pyro.cli.settings import DEFAULT_GUIDES, DEFAULT_MODEL, RunSettings
+from wiu_pyro.cli.sweep_command import sweep
 
 __all__ = ["app", "main"]
 
@@ -29,6 +30,7 @@ data_app = typer.Typer(no_args_is_help=True, help="The data known by name.")
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.command()(cost)
+app.command()(sweep)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,6 +125,7 @@ def run(
     tune_prior: TunePrior = None,
     tune_per: TunePer = None,
     track_every: TrackEvery = None,
+    prior: PriorText = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder: keep what is there.")
     ] = False,
@@ -157,6 +160,7 @@ def run(
         tune_prior=tune_prior,
         tune_per=tune_per,
         track_every=track_every,
+        prior=prior,
         resume=resume,
         overwrite=overwrite,
     )
@@ -192,7 +196,7 @@ def summary(
 @app.command()
 def compare(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Two or more posteriors, or the folder of a run.")
+        list[Path], typer.Argument(metavar="FILE...", help="Two or more posteriors, or the folder of a run or a sweep.")
     ],
     every: AllColumns = False,
     as_json: AsJson = False,
@@ -205,6 +209,8 @@ def compare(
     wiu compare runs/digits_mlp-digits
 
     wiu compare mean-field.nc laplace-kfac.nc --json
+
+    wiu compare sweeps/seeds
     """
     from wiu_pyro.cli.reading import show_comparison
 

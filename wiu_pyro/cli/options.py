@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AllColumns", "AsJson", "DataRoot", "Debug", "File", "TrackEvery", "TunePer", "TunePrior"]
+__all__ = ["AllColumns", "AsJson", "DataRoot", "Debug", "File", "PriorText", "TrackEvery", "TunePer", "TunePrior"]
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -26,6 +26,14 @@ TrackEvery = Annotated[
         metavar="EPOCHS",
         help="Keep the layers' figures through the training, so often; 0 keeps none.",
         show_default="up to 200 times of mean field, 30 times of the point estimate",
+    ),
+]
+PriorText = Annotated[
+    str | None,
+    typer.Option(
+        metavar="fan-in|normal:SCALE|laplace:SCALE",
+        help="Prior of every weight that has one.",
+        show_default="the script's own",
     ),
 ]
 DataRoot = Annotated[

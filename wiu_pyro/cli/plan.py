@@ -9,6 +9,7 @@ from typing import Any
 
 from wiu_pyro.cli.console import say
 from wiu_pyro.cli.outputs import claim
+from wiu_pyro.cli.priors import model_under
 from wiu_pyro.cli.settings import RunSettings
 from wiu_pyro.errors import DataError, DeviceError, ModelError, WiuError
 from wiu_pyro.report.folder import RunFolder
@@ -66,6 +67,7 @@ class Plan:
             "batch_size": settings.batch_size,
             "tune_prior": settings.tune_prior,
             "tune_per": settings.tune_per,
+            "prior": settings.prior,
         }
 
     def described(self) -> dict[str, Any]:
@@ -117,6 +119,7 @@ def load(settings: RunSettings, *, claiming: bool = False) -> Plan:
         claim(folder, settings)
     train, test = _load_data(settings)
     model = _build(script, train, seed=settings.seed)
+    model = model if settings.prior is None else model_under(model, settings.prior)
     _check_output(model, train)
     return Plan(settings, folder, script, model, chosen, train, test)
 

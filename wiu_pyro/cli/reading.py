@@ -14,6 +14,7 @@ import xarray as xr
 
 from wiu_pyro import diagnostics, schema
 from wiu_pyro.cli.console import warn
+from wiu_pyro.cli.sweep_table import is_sweep, show_sweep
 from wiu_pyro.cli.tables import print_json, print_table
 from wiu_pyro.errors import DataError, SchemaError, near_matches
 from wiu_pyro.report import Posterior, write_report
@@ -148,7 +149,7 @@ def show_comparison(paths: Sequence[Path], *, every: bool, as_json: bool) -> Non
     Parameters
     ----------
     paths : sequence of Path
-        Files, or folders of runs, whose posteriors are all taken.
+        Files, or folders of runs, whose posteriors are all taken; or the folder of one sweep.
     every : bool
         Print all columns.
     as_json : bool
@@ -158,6 +159,9 @@ def show_comparison(paths: Sequence[Path], *, every: bool, as_json: bool) -> Non
     DataError
         If there are fewer than two posteriors.
     """
+    if len(paths) == 1 and is_sweep(paths[0]):
+        show_sweep(paths[0], every=every, as_json=as_json)
+        return
     files = [file for path in paths for file in _posterior_files(path)]
     if len(files) < 2:
         raise DataError(

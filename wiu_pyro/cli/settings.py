@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from wiu_pyro.cli.priors import parse_prior
 from wiu_pyro.errors import DataError, GuideError, near_matches
 
 __all__ = ["DEFAULT_GUIDES", "DEFAULT_MODEL", "RunSettings", "differences", "settings_hash"]
@@ -63,6 +64,9 @@ class RunSettings:
     track_every : int or None
         Epochs from one record of the layers' figures to the next; 0 keeps none. None: up to about 200 times of a
         posterior that factorises, about 30 times of the point estimate.
+    prior : str or None
+        ``"fan-in"``, ``"normal:SCALE"`` or ``"laplace:SCALE"`` for every weight that has a prior; None keeps the
+        script's own.
     resume, overwrite : bool
         What to do when `out` already holds a run; at most one of them.
     """
@@ -82,6 +86,7 @@ class RunSettings:
     tune_prior: str | None = None
     tune_per: str | None = None
     track_every: int | None = None
+    prior: str | None = None
     resume: bool = False
     overwrite: bool = False
 
@@ -104,6 +109,8 @@ class RunSettings:
         if rate is not None and not 0 < rate < math.inf:
             raise DataError(f"--learning-rate must be a positive number, got {rate:g}. Leave it out for the default.")
         self._check_tuning()
+        if self.prior is not None:
+            parse_prior(self.prior)
         if self.resume and self.overwrite:
             raise DataError("--resume and --overwrite exclude each other, both were given. Keep one of them.")
         if not self.guides:

@@ -4,6 +4,7 @@ from wiu_pyro.nn.batches import Batches, as_batches
 from wiu_pyro.nn.describe import base_distribution, describe_prior
 from wiu_pyro.nn.network import BayesianNetwork, complete_num_data
 from wiu_pyro.nn.numbered import count_batches, numbered_batches
+from wiu_pyro.nn.other_prior import under_prior
 from wiu_pyro.nn.prior_moments import prior_moments
 from wiu_pyro.nn.priors import FanInNormal, Laplace, Normal, Prior, ScaleMixtureNormal
 from wiu_pyro.nn.running import run_at
@@ -38,6 +39,7 @@ __all__ = [
     "prior_moments",
     "put_unsampled",
     "run_at",
+    "under_prior",
     "unsampled",
     "weight_module",
 ]
