@@ -14,9 +14,9 @@ from wiu_pyro.curvature import (
     HessianColumns,
     KroneckerFactors,
     Portions,
-    capture_layers,
     refuse_training_mode,
 )
+from wiu_pyro.curvature.layer_record import capture_layers
 from wiu_pyro.errors import CurvatureError, DataError, ModelError
 
 X = torch.ones(2, 3)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.curvature.networks import build, captured, jacobians, rules_of
-from wiu_pyro.curvature import FullCurvature, jacobian_of_entries
+from wiu_pyro.curvature import FullCurvature
+from wiu_pyro.curvature.entries import jacobian_of_entries
 
 
 @pytest.mark.parametrize("count", [1, 2, 1000])

@@ -7,15 +7,14 @@ from wiu_pyro.curvature.capture import CurvaturePass, refuse_training_mode
 from wiu_pyro.curvature.checkpoint import Checkpoint, fingerprint
 from wiu_pyro.curvature.config import CurvatureConfig, read_curvature_config
 from wiu_pyro.curvature.diagonal import DiagonalCurvature
-from wiu_pyro.curvature.direct import DirectLayers, direct_layers
+from wiu_pyro.curvature.direct import direct_layers
 from wiu_pyro.curvature.ekfac import EigenvalueCorrectedFactors
-from wiu_pyro.curvature.entries import jacobian_of_entries
 from wiu_pyro.curvature.first_look import layers_to_differentiate
 from wiu_pyro.curvature.full import FullCurvature, FullLayerCurvature
 from wiu_pyro.curvature.hessian import HessianSum, hessian
 from wiu_pyro.curvature.kronecker import KroneckerFactors
 from wiu_pyro.curvature.layer_curvature import LayerCurvature
-from wiu_pyro.curvature.layer_record import CapturedBatch, capture_layers
+from wiu_pyro.curvature.layer_record import CapturedBatch
 from wiu_pyro.curvature.likelihood import (
     CURVATURE_KINDS,
     BernoulliOutput,
@@ -27,7 +26,7 @@ from wiu_pyro.curvature.likelihood import (
 )
 from wiu_pyro.curvature.memory import available_bytes, bytes_in_words
 from wiu_pyro.curvature.processes import Processes
-from wiu_pyro.curvature.rules import DirectRule, LayerRule, MatrixRule, rule_for, supported_layers
+from wiu_pyro.curvature.rules import DirectRule, LayerRule, MatrixRule, rule_for
 from wiu_pyro.curvature.truncation import ColumnTruncation
 
 STRUCTURES: dict[str, type[LayerCurvature]] = {
@@ -49,13 +48,12 @@ __all__ = [
     "CurvaturePass",
     "DataStream",
     "DiagonalCurvature",
-    "DirectLayers",
     "DirectRule",
     "EigenvalueCorrectedFactors",
     "FullCurvature",
     "FullLayerCurvature",
-    "HessianSum",
     "HessianColumns",
+    "HessianSum",
     "KroneckerFactors",
     "LayerCurvature",
     "LayerRule",
@@ -68,16 +66,13 @@ __all__ = [
     "accumulate",
     "available_bytes",
     "bytes_in_words",
-    "capture_layers",
     "direct_layers",
     "fingerprint",
     "hessian",
     "layers_to_differentiate",
-    "jacobian_of_entries",
     "read",
     "read_curvature_config",
     "refuse_masks",
     "refuse_training_mode",
     "rule_for",
-    "supported_layers",
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from wiu_pyro.curvature.backward import Columns, Portions, gradients
+from wiu_pyro.curvature.backward import Batch, Columns, Portions, gradients
 from wiu_pyro.curvature.direct import DirectLayers
 from wiu_pyro.curvature.layer_record import (
     CapturedBatch,
@@ -68,15 +68,15 @@ class CurvaturePass:
         `forward` for data that it has seen before, in other batches; `forward` itself when None.
     """
 
-    forward: Callable[[tuple[torch.Tensor, ...]], OutputLikelihood]
+    forward: Callable[[Batch], OutputLikelihood]
     layers: Mapping[str, nn.Module]
     direct: DirectLayers | None = None
-    again: Callable[[tuple[torch.Tensor, ...]], OutputLikelihood] | None = None
+    again: Callable[[Batch], OutputLikelihood] | None = None
 
     def run(
         self,
-        batches: Iterable[tuple[torch.Tensor, ...]],
-        columns: Callable[[OutputLikelihood, tuple[torch.Tensor, ...]], Columns],
+        batches: Iterable[Batch],
+        columns: Callable[[OutputLikelihood, Batch], Columns],
         *,
         numbers: Iterable[int] | None = None,
         portions: Portions | None = None,
@@ -126,8 +126,8 @@ class CurvaturePass:
 
     def _look(
         self,
-        forward: Callable[[tuple[torch.Tensor, ...]], OutputLikelihood],
-        batch: tuple[torch.Tensor, ...],
+        forward: Callable[[Batch], OutputLikelihood],
+        batch: Batch,
         *,
         index: int,
         graph: bool = True,
@@ -139,8 +139,8 @@ class CurvaturePass:
 
     def _truncated(
         self,
-        batch: tuple[torch.Tensor, ...],
-        columns: Callable[[OutputLikelihood, tuple[torch.Tensor, ...]], Columns],
+        batch: Batch,
+        columns: Callable[[OutputLikelihood, Batch], Columns],
         *,
         truncation: ColumnTruncation,
         portions: Portions,
@@ -161,7 +161,7 @@ class CurvaturePass:
 
     def _backwards(
         self,
-        batch: tuple[torch.Tensor, ...],
+        batch: Batch,
         likelihood: OutputLikelihood,
         record: LayerRecord,
         *,

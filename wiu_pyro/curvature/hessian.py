@@ -17,8 +17,8 @@ Batch = tuple[torch.Tensor, ...]
 
 
 def hessian(
-    negative_log_likelihood: Callable[[tuple[torch.Tensor, ...]], torch.Tensor],
-    batches: Iterable[tuple[torch.Tensor, ...]],
+    negative_log_likelihood: Callable[[Batch], torch.Tensor],
+    batches: Iterable[Batch],
     parameters: Mapping[str, torch.Tensor],
     *,
     chunk_size: int = 64,

@@ -24,7 +24,7 @@ from wiu_pyro.guides.network_guide import NetworkGuide, visible
 from wiu_pyro.guides.prior_scales import PriorRecord, Scale, match_scales, scaled_structure
 from wiu_pyro.linalg import kl_from_diagonal_normal
 
-__all__ = ["AutoBlockNormal", "Block", "BlockNormal", "CurvatureRecord"]
+__all__ = ["AutoBlockNormal", "CurvatureRecord"]
 
 
 @dataclass(frozen=True)

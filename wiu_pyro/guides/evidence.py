@@ -24,7 +24,8 @@ import torch
 
 from wiu_pyro.errors import CurvatureError, GuideError
 from wiu_pyro.guides.averaging import AVERAGED
-from wiu_pyro.guides.block_normal import AutoBlockNormal, Block
+from wiu_pyro.guides.block_normal import AutoBlockNormal
+from wiu_pyro.guides.blocks import Block
 from wiu_pyro.guides.prior_scales import Scale, match_scales
 
 __all__ = ["Evidence", "log_marginal_likelihood"]

@@ -32,7 +32,8 @@ from wiu_pyro.curvature import (
 )
 from wiu_pyro.errors import CurvatureError, LikelihoodError, ModelError, PriorError
 from wiu_pyro.guides.averaging import Averaging
-from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.block_normal import AutoBlockNormal, CurvatureRecord
+from wiu_pyro.guides.blocks import Block
 from wiu_pyro.guides.cost import Cost, LayerCost, refuse_what_does_not_fit
 from wiu_pyro.guides.cost_measured import measure_cost
 from wiu_pyro.guides.data_pass import DataPass

@@ -10,7 +10,8 @@ import torch
 from typing_extensions import override
 
 from wiu_pyro.curvature import CURVATURE_KINDS
-from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.block_normal import AutoBlockNormal, CurvatureRecord
+from wiu_pyro.guides.blocks import Block
 from wiu_pyro.guides.data_pass import DataPass
 from wiu_pyro.guides.exact_hessian import curvature_precision, hessian_of_sites
 from wiu_pyro.guides.laplace_layers import AutoLaplace

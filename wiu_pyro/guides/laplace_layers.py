@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from wiu_pyro.curvature import STRUCTURES, KroneckerFactors, LayerCurvature, LayerRule, MatrixRule, bytes_in_words
 from wiu_pyro.errors import CostError, GuideError, near_matches
-from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.block_normal import AutoBlockNormal, CurvatureRecord
+from wiu_pyro.guides.blocks import Block
 from wiu_pyro.guides.captured import fill_parts
 from wiu_pyro.guides.cost import LayerCost, layer_cost
 from wiu_pyro.guides.data_pass import DataPass

@@ -15,7 +15,8 @@ from typing_extensions import override
 
 from wiu_pyro.curvature import DiagonalCurvature, FullCurvature, LayerRule
 from wiu_pyro.errors import GuideError, near_matches
-from wiu_pyro.guides.block_normal import AutoBlockNormal, Block, CurvatureRecord
+from wiu_pyro.guides.block_normal import AutoBlockNormal, CurvatureRecord
+from wiu_pyro.guides.blocks import Block
 from wiu_pyro.guides.captured import fill_parts
 from wiu_pyro.guides.cost import LayerCost, full_cost
 from wiu_pyro.guides.data_pass import DataPass

@@ -14,7 +14,7 @@ import torch
 
 from wiu_pyro.curvature import CapturedBatch, MatrixRule
 from wiu_pyro.curvature.rules import MAX_ELEMENTS
-from wiu_pyro.guides.block_normal import Block
+from wiu_pyro.guides.blocks import Block
 from wiu_pyro.linalg import DiagonalPrecision, EigenbasisPrecision
 
 __all__ = ["BlockCovariance", "block_covariance"]

@@ -29,6 +29,8 @@ from wiu_pyro.nn import Batches, run_at
 
 __all__ = ["FunctionalBatch", "functional_distribution"]
 
+Batch = tuple[torch.Tensor, ...]
+
 FIRST_ROWS = 8  # data in the first part of a batch, which shows how many elements a datum's gradients have
 GRAD_ELEMENTS = {"cpu": 2**23}  # gradients held at once: 32 MB in float32, about a processor's last cache
 OTHER_GRAD_ELEMENTS = 2**27  # on other devices
@@ -47,7 +49,7 @@ class FunctionalBatch:
     covariance : Tensor, shape (batch, outputs, outputs)
     """
 
-    batch: tuple[torch.Tensor, ...]
+    batch: Batch
     likelihood: OutputLikelihood
     mean: torch.Tensor
     covariance: torch.Tensor
@@ -83,44 +85,53 @@ def functional_distribution(
             'Use kind="sampled".'
         )
     weights = {name: value.clone().requires_grad_() for name, value in guide.unpack(guide.loc).items()}
-    everything = {**weights, **guide.point_values}
-    outputs: list[torch.Tensor] = []
-    own = False  # whether `outputs` are the network's own, of the last batch
+    network = _LinearisedNetwork(model, guide.structure.observed, {**weights, **guide.point_values})
+    rules = {name: rule for block in guide.blocks for name, rule in block.rules.items()}
+    modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
+    direct = direct_layers(network.at_weights, network.weights, rules=rules, sites=guide.structure.layer_sites)
+    covariances = [block_covariance(block) for block in guide.blocks]
+    parts = _Parts(batches)
+    for captured in CurvaturePass(network.forward, modules, direct).run(parts, _unit_columns):
+        with torch.no_grad():
+            found = torch.stack([covariance(captured) for covariance in covariances]).sum(0)
+        whole = parts.add(captured, captured.likelihood.output.detach(), found)
+        if whole is not None:
+            yield whole
 
-    def run(batch: tuple[torch.Tensor, ...], values: Mapping[str, torch.Tensor]) -> tuple[OutputLikelihood, Any]:
-        trace, returned = run_at(model, values, batch, hold_parameters=True)
-        return read(trace.nodes[guide.structure.observed]["fn"]), returned
 
-    def forward(batch: tuple[torch.Tensor, ...]) -> OutputLikelihood:
-        nonlocal own
-        likelihood, returned = run(batch, everything)
+@dataclass
+class _LinearisedNetwork:
+    """A network whose outputs are its own where the model returns them, else the likelihood's natural parameters."""
+
+    model: Callable[..., Any]
+    observed: str  # the site
+    weights: Mapping[str, torch.Tensor]
+    own: bool = False  # whether the last batch's output is the network's own
+
+    def forward(self, batch: Batch) -> OutputLikelihood:
+        """Return the likelihood at the point estimate, on its graph."""
+        likelihood, returned = self._run(batch, self.weights)
         output = _own_output(likelihood, returned)
-        own, likelihood.output = output is not likelihood.output, output
-        outputs.append(likelihood.output)
+        self.own, likelihood.output = output is not likelihood.output, output
         return likelihood
 
-    def at_weights(batch: tuple[torch.Tensor, ...], values: Mapping[str, torch.Tensor]) -> OutputLikelihood:
-        likelihood, returned = run(batch, values)
-        if own:
+    def at_weights(self, batch: Batch, weights: Mapping[str, torch.Tensor]) -> OutputLikelihood:
+        """Return the likelihood at other weights; its output is what `forward` took for the batch."""
+        likelihood, returned = self._run(batch, weights)
+        if self.own:
             likelihood.output = returned.reshape(likelihood.output.shape)
         return likelihood
 
-    def unit_columns(likelihood: OutputLikelihood, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        num_outputs = likelihood.output.shape[-1]
-        eye = torch.eye(num_outputs, dtype=likelihood.output.dtype, device=likelihood.output.device)
-        return eye[:, None, :].expand(-1, len(likelihood.output), -1)
+    def _run(self, batch: Batch, weights: Mapping[str, torch.Tensor]) -> tuple[OutputLikelihood, Any]:
+        trace, returned = run_at(self.model, weights, batch, hold_parameters=True)
+        return read(trace.nodes[self.observed]["fn"]), returned
 
-    rules = {name: rule for block in guide.blocks for name, rule in block.rules.items()}
-    modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
-    direct = direct_layers(at_weights, everything, rules=rules, sites=guide.structure.layer_sites)
-    covariances = [block_covariance(block) for block in guide.blocks]
-    parts = _Parts(batches)
-    for captured in CurvaturePass(forward, modules, direct).run(parts, unit_columns):
-        with torch.no_grad():
-            found = torch.stack([covariance(captured) for covariance in covariances]).sum(0)
-        whole = parts.add(captured, outputs.pop().detach(), found)
-        if whole is not None:
-            yield whole
+
+def _unit_columns(likelihood: OutputLikelihood, batch: Batch) -> torch.Tensor:
+    """Return one column for each output, shape (outputs, batch, outputs)."""
+    output = likelihood.output
+    eye = torch.eye(output.shape[-1], dtype=output.dtype, device=output.device)
+    return eye[:, None, :].expand(-1, len(output), -1)
 
 
 @dataclass
@@ -129,10 +140,10 @@ class _Parts:
 
     batches: Batches
     rows: int = FIRST_ROWS
-    batch: tuple[torch.Tensor, ...] = ()
+    batch: Batch = ()
     kept: list[tuple[OutputLikelihood, torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+    def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:
             self.batch, start = batch, 0
             while start < len(batch[0]):

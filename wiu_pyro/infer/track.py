@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from wiu_pyro.curvature import CURVATURE_KINDS
 from wiu_pyro.errors import GuideError, near_matches
 
 __all__ = ["FIGURES", "Track", "TrackConfig", "read_track"]
 
 UNITS = ("epochs", "steps")
-CURVATURES = ("ggn", "fisher_mc", "fisher_empirical")
 FIGURES = {
     "kl": "KL of the layer's marginal posterior from its prior, nats",
     "kl_per_weight": "kl / number of weights that have a posterior, nats",
@@ -65,7 +65,7 @@ class TrackConfig:
     curvature: str = "ggn"
 
     def __post_init__(self) -> None:
-        for name, known in (("unit", UNITS), ("curvature", CURVATURES)):
+        for name, known in (("unit", UNITS), ("curvature", CURVATURE_KINDS)):
             if getattr(self, name) not in known:
                 raise GuideError(
                     f"TrackConfig has no {name} '{getattr(self, name)}'. {near_matches(getattr(self, name), known)}"

@@ -1,7 +1,7 @@
 """How each kind of layer enters the curvature: which inputs and output gradients make up its Jacobian."""
 
 from wiu_pyro.curvature.rules.base import MAX_ELEMENTS, LayerRule
-from wiu_pyro.curvature.rules.choose import rule_for, supported_layers
+from wiu_pyro.curvature.rules.choose import rule_for
 from wiu_pyro.curvature.rules.convolution import Conv2dRule
 from wiu_pyro.curvature.rules.direct import DirectRule
 from wiu_pyro.curvature.rules.matrix import LinearRule, MatrixRule
@@ -16,5 +16,4 @@ __all__ = [
     "LinearRule",
     "MatrixRule",
     "rule_for",
-    "supported_layers",
 ]

@@ -11,7 +11,7 @@ from wiu_pyro.curvature.rules.embedding import EmbeddingRule
 from wiu_pyro.curvature.rules.matrix import LinearRule
 from wiu_pyro.curvature.rules.normalisation import AffineRule
 
-__all__ = ["RULES", "rule_for", "supported_layers"]
+__all__ = ["rule_for"]
 
 RULES: dict[type[nn.Module], type[LayerRule]] = {
     nn.Linear: LinearRule,
@@ -32,11 +32,6 @@ RULES: dict[type[nn.Module], type[LayerRule]] = {
     nn.GroupNorm: AffineRule,
     nn.Embedding: EmbeddingRule,
 }
-
-
-def supported_layers() -> list[str]:
-    """Return the names of the layer types that have a rule of their own; all others get a `DirectRule`."""
-    return [kind.__name__ for kind in RULES]
 
 
 def rule_for(module: nn.Module | None, shapes: dict[str, tuple[int, ...]]) -> LayerRule:

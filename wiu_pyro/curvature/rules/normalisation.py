@@ -40,12 +40,12 @@ class AffineRule(FlatRule):
         parts = []
         for name in self.shapes:
             products = grads * self._normalised(layer_input) if name == "weight" else grads
-            if isinstance(
-                self.module, nn.LayerNorm | nn.RMSNorm
-            ):  # (columns, batch, ..., *shape): sum over the positions between
+            if isinstance(self.module, nn.LayerNorm | nn.RMSNorm):
+                # (columns, batch, ..., *shape): sum over the positions between
                 kept = products.flatten(-len(self.module.normalized_shape))
                 summed = kept.reshape(*grads.shape[:2], -1, kept.shape[-1]).sum(2)
-            else:  # (columns, batch, channels, ...)
+            else:
+                # (columns, batch, channels, ...)
                 summed = products.reshape(*grads.shape[:3], -1).sum(-1)
             parts.append(summed)
         return torch.cat(parts, -1).transpose(0, 1)
