@@ -64,6 +64,7 @@ def pruned(
         "layer_safe_sparsity": (("layer", "criterion"), [[0.99] * 3, [0.0] * 3]),
         "kept_in_common": (("criterion", "other", "sparsity"), overlap),
         "evidence_sparsity": ((), evidence),
+        "num_candidates": ("layer", [300_000, 4_000]),
     }
     coords = {
         "procedure": procedures,

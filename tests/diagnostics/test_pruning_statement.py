@@ -20,7 +20,21 @@ def test_no_safe_sparsity_is_no_finding():
     assert text.startswith("No share of the weights on the list, from 50 % up, is shown to be removable in one shot")
 
 
-def test_error_at_95_percent_comes_with_its_rise_and_interval():
+def test_a_test_that_no_network_could_pass_is_called_so():
+    table = pruned(safe=dict.fromkeys(("signal_to_noise", "magnitude", "random"), 0.0))
+    assert "not even a network" not in pruning_statement(table)
+    assert "With 400 images not even a network that changed no" in pruning_statement(table.assign_attrs(num_images=400))
+
+
+def test_rankings_are_not_compared_over_a_handful_of_weights():
+    table = pruned(common=0.0)
+    table["num_candidates"][:] = 100  # two are kept of 200 at 99 % removed, ten at 95 %
+    assert "coincide: of the weights kept they have at least 99 % in common (at 50 % removed)" in pruning_statement(
+        table
+    )
+
+
+def test_error_at_the_safe_sparsity_comes_with_its_rise_and_interval():
     table = pruned(safe={"signal_to_noise": 0.95, "magnitude": 0.5, "random": 0.0})
     text = pruning_statement(table)
     assert "At 95 % removed by signal-to-noise the error is 2.10 %, +0.10 (+0.05 to +0.15) percentage points" in text
@@ -54,7 +68,7 @@ def test_procedures_beside_one_shot_have_sentences_of_their_own():
 def test_within_one_network_it_is_said_that_another_seed_is_another_matter():
     text = pruning_statement(pruned())
     assert "Tested one-sided at 95 % within one network over 10,000 images" in text
-    assert "whether another seed would show the same they do not say" in text
+    assert "whether another seed would show the same is not tested" in text
 
 
 def test_over_seeds_the_seeds_are_the_basis():

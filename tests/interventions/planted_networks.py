@@ -33,7 +33,7 @@ def mean_field(net: nn.Module, sds: dict[str, torch.Tensor], *, num: int = 400) 
     return fit
 
 
-def planted(num: int = 4000, *, seed: int = 0) -> tuple[wiu.Fit, tuple[torch.Tensor, torch.Tensor]]:
+def planted(num: int = 6000, *, seed: int = 0) -> tuple[wiu.Fit, tuple[torch.Tensor, torch.Tensor]]:
     """Return a fit of one layer, some of whose weights are useless and larger than the others, and images.
 
     The useless ones come from inputs that are constant zero and lie two sds from 0, the sd being the prior's; the
@@ -54,7 +54,7 @@ def planted(num: int = 4000, *, seed: int = 0) -> tuple[wiu.Fit, tuple[torch.Ten
     return mean_field(net, {"0.weight": sd, "0.bias": torch.full((CLASSES,), 0.01)}), (x, net(x).argmax(1))
 
 
-def all_needed(num: int = 4000) -> tuple[wiu.Fit, tuple[torch.Tensor, torch.Tensor]]:
+def all_needed(num: int = 6000) -> tuple[wiu.Fit, tuple[torch.Tensor, torch.Tensor]]:
     """Return a fit of one layer all of whose weights decide, and images with the labels it gives them itself."""
     generator = torch.Generator().manual_seed(1)
     net = nn.Sequential(nn.Linear(USED + UNUSED, CLASSES))

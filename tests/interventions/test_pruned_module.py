@@ -45,7 +45,7 @@ def test_sparse_weights_hold_only_what_was_kept_and_pass_through_a_file():
     torch.save(net.state_dict(), file)
     file.seek(0)
     other = pruned_module(fit, criterion="random", sparsity=0.75, sparse=True)
-    other.load_state_dict(torch.load(file))
+    other.load_state_dict(torch.load(file), assign=True)
     assert torch.equal(other(x), net(x))
 
 

@@ -11,8 +11,20 @@ import typer
 
 from wiu_pyro.cli.console import guarded
 from wiu_pyro.cli.cost import cost
-from wiu_pyro.cli.options import AllColumns, AsJson, DataRoot, Debug, File, PriorText, TrackEvery, TunePer, TunePrior
+from wiu_pyro.cli.options import (
+    AllColumns,
+    AsJson,
+    DataRoot,
+    Debug,
+    File,
+    PriorText,
+    Prune,
+    TrackEvery,
+    TunePer,
+    TunePrior,
+)
 from wiu_pyro.cli.settings import DEFAULT_GUIDES, DEFAULT_MODEL, RunSettings
+from wiu_pyro.cli.stochastic_command import stochastic_layers
 from wiu_pyro.cli.sweep_command import sweep
 
 __all__ = ["app", "main"]
@@ -30,6 +42,7 @@ data_app = typer.Typer(no_args_is_help=True, help="The data known by name.")
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.command()(cost)
+app.command("stochastic-layers")(stochastic_layers)
 app.command()(sweep)
 
 
@@ -126,6 +139,7 @@ def run(
     tune_per: TunePer = None,
     track_every: TrackEvery = None,
     prior: PriorText = None,
+    prune: Prune = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder: keep what is there.")
     ] = False,
@@ -142,7 +156,7 @@ def run(
 
     wiu run mnist_mlp --guides laplace-kfac --out runs/kfac
 
-    wiu run my_network.py --data my_images/ --epochs 30 --seed 1
+    wiu run my_network.py --data my_images/ --epochs 30 --seed 1 --prune
     """
     settings = RunSettings(
         model=model,
@@ -161,6 +175,7 @@ def run(
         tune_per=tune_per,
         track_every=track_every,
         prior=prior,
+        prune=prune,
         resume=resume,
         overwrite=overwrite,
     )

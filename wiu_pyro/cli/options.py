@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AllColumns", "AsJson", "DataRoot", "Debug", "File", "PriorText", "TrackEvery", "TunePer", "TunePrior"]
+__all__ = [
+    "AllColumns",
+    "AsJson",
+    "DataRoot",
+    "Debug",
+    "File",
+    "PriorText",
+    "Prune",
+    "TrackEvery",
+    "TunePer",
+    "TunePrior",
+]
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -20,14 +31,6 @@ TunePrior = Annotated[
     ),
 ]
 TunePer = Annotated[str | None, typer.Option(metavar="network|layer|site", help="What shares a scale of the prior.")]
-TrackEvery = Annotated[
-    int | None,
-    typer.Option(
-        metavar="EPOCHS",
-        help="Keep the layers' figures through the training, so often; 0 keeps none.",
-        show_default="up to 200 times of mean field, 30 times of the point estimate",
-    ),
-]
 PriorText = Annotated[
     str | None,
     typer.Option(
@@ -36,6 +39,15 @@ PriorText = Annotated[
         show_default="the script's own",
     ),
 ]
+TrackEvery = Annotated[
+    int | None,
+    typer.Option(
+        metavar="EPOCHS",
+        help="Keep the layers' figures through the training, so often; 0 keeps none.",
+        show_default="up to 200 times of mean field, 30 times of the point estimate",
+    ),
+]
+Prune = Annotated[bool, typer.Option("--prune", help="Also find how many weights of each posterior can go.")]
 DataRoot = Annotated[
     Path | None,
     typer.Option(help="Where data by name lie or are put.", show_default="WIU_DATA, else the user's cache"),

@@ -77,7 +77,8 @@ def resumed_record(folder: RunFolder, settings: RunSettings, deciding: Mapping[s
 def clear(folder: RunFolder) -> None:
     """Remove an earlier run from its folder, and nothing else that lies there."""
     passes = folder.posteriors.glob(f"{CHECKPOINT}*")
-    for path in (folder.record, folder.page, folder.point_estimate, *folder.posteriors.glob("*.nc"), *passes):
+    tables = (*folder.posteriors.glob("*.nc"), *folder.path.glob("interventions/*/*.nc"))
+    for path in (folder.record, folder.page, folder.point_estimate, *tables, *passes):
         path.unlink(missing_ok=True)
     clear_leftovers(folder)
 

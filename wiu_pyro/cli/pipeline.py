@@ -18,13 +18,14 @@ from wiu_pyro.cli.console import say, warn
 from wiu_pyro.cli.outputs import clear, clear_leftovers, resumed_record, save_record, start_record
 from wiu_pyro.cli.plan import Plan, prepare
 from wiu_pyro.cli.point import PointEstimate, is_laplace, is_own, point_guide
+from wiu_pyro.cli.pruning import write_pruning
 from wiu_pyro.cli.reading import print_wrapped, read_posteriors, show_layers
 from wiu_pyro.cli.settings import RunSettings
 from wiu_pyro.cli.tracking import track_of
 from wiu_pyro.report import answer, write_report
 from wiu_pyro.report.numbers import plain, seconds_in_words
 
-__all__ = ["run_pipeline"]
+__all__ = ["fit_from", "run_pipeline"]
 
 PACKAGES = ("wiu_pyro", "torch", "pyro-ppl", "arviz", "xarray", "numpy")
 
@@ -44,6 +45,8 @@ def run_pipeline(settings: RunSettings) -> None:
     open_guides = [name for name in plan.guides if not _is_done(plan, record, name)]
     for name in plan.guides.keys() - open_guides:
         say(f"{name}: kept from the earlier run.")
+        if settings.prune and not plan.folder.intervention("pruning", name).is_file():
+            warn(f"{name} was not pruned: its fit is gone with the earlier run. Fit it again with --overwrite --prune.")
     if open_guides:
         _fit_all(plan, record, open_guides)
     record |= {
@@ -115,9 +118,12 @@ def _point_estimate(plan: Plan, record: dict[str, Any]) -> tuple[PointEstimate, 
 def _fit_one(plan: Plan, name: str, point: PointEstimate, finished: Any = None) -> dict[str, Any]:
     """Fit one posterior from the point estimate, export and save it; return what `run.json` says of it."""
     began = time.perf_counter()
-    fit = finished or _fit_from(plan, name, point)
+    fit = finished or fit_from(plan, name, point)
     fitted = time.perf_counter()
     path = _export(plan, name, fit)
+    exported = time.perf_counter()
+    if plan.settings.prune:
+        write_pruning(plan, name, fit)
     if fit.convergence.converged is False:
         warn(
             f"{name} has not converged: {fit.convergence.detail.rstrip('.')}. Read its uncertainties as provisional, "
@@ -128,7 +134,7 @@ def _fit_one(plan: Plan, name: str, point: PointEstimate, finished: Any = None) 
         "bytes": path.stat().st_size,
         "guide": plan.guides[name].__name__,
         "fit_seconds": None if finished else fitted - began,  # None: trained as the point estimate
-        "export_seconds": time.perf_counter() - fitted,
+        "export_seconds": exported - fitted,
         "convergence": dataclasses.asdict(fit.convergence),
         "peak_memory_bytes": _peak_memory(),
     }
@@ -136,7 +142,7 @@ def _fit_one(plan: Plan, name: str, point: PointEstimate, finished: Any = None) 
     return entry
 
 
-def _fit_from(plan: Plan, name: str, point: PointEstimate) -> Any:
+def fit_from(plan: Plan, name: str, point: PointEstimate) -> Any:
     """Fit one posterior from the point estimate; a Laplace guide stays there and needs the curvature alone."""
     guide_class, epochs = plan.guides[name], plan.settings.vi_epochs
     start = {**point.weights, **point.unsampled}

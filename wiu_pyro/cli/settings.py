@@ -61,12 +61,14 @@ class RunSettings:
         ``"marginal-likelihood"`` tunes the prior of the Laplace posteriors after the fit.
     tune_per : str or None
         What shares a scale: ``"network"`` (default), ``"layer"`` or ``"site"``.
-    track_every : int or None
-        Epochs from one record of the layers' figures to the next; 0 keeps none. None: up to about 200 times of a
-        posterior that factorises, about 30 times of the point estimate.
     prior : str or None
         ``"fan-in"``, ``"normal:SCALE"`` or ``"laplace:SCALE"`` for every weight that has a prior; None keeps the
         script's own.
+    track_every : int or None
+        Epochs from one record of the layers' figures to the next; 0 keeps none. None: up to about 200 times of a
+        posterior that factorises, about 30 times of the point estimate.
+    prune : bool
+        Also prune each posterior and write what came of it.
     resume, overwrite : bool
         What to do when `out` already holds a run; at most one of them.
     """
@@ -87,6 +89,7 @@ class RunSettings:
     tune_per: str | None = None
     track_every: int | None = None
     prior: str | None = None
+    prune: bool = False
     resume: bool = False
     overwrite: bool = False
 
@@ -140,8 +143,9 @@ class RunSettings:
         for name, value in asdict(self).items():
             if name in ("model", "resume", "overwrite") or value == getattr(defaults, name):
                 continue
+            option = f"--{name.replace('_', '-')}"
             text = ",".join(value) if name == "guides" else str(value)
-            words += [f"--{name.replace('_', '-')}", text]
+            words += [option] if value is True else [option, text]
         return shlex.join(words)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from scipy import stats
 
+from wiu_pyro import metrics
 from wiu_pyro.diagnostics.magnitude_statement import ALIKE
 from wiu_pyro.diagnostics.wording import closing, listed
 from wiu_pyro.errors import SchemaError
@@ -19,6 +21,7 @@ NAMES = {
     "brain_surgeon": "the optimal brain surgeon",
     "random": "chance",
 }
+FEWEST_KEPT = 20  # weights, below which two rankings are not compared
 PROCEDURES = {
     "one_shot": "in one shot",
     "compensated": "with the others following",
@@ -100,11 +103,20 @@ def _safe(table: xr.Dataset) -> str:
     if set(groups) == {0.0}:
         return (
             f"No share of the weights on the list, from {_share(float(table['sparsity'][0]))} up, is shown to be "
-            f"removable in one shot with the error rising by less than {margin}."
+            f"removable in one shot with the error rising by less than {margin}.{_too_few(table)}"
         )
     ordered = sorted(groups, reverse=True)
     texts = [f"{_share(value) if value else 'none'} by {' and '.join(groups[value])}" for value in ordered]
     return f"Removable in one shot, with the error shown to rise by less than {margin}: {', '.join(texts)}."
+
+
+def _too_few(table: xr.Dataset) -> str:
+    """Say where no network whatever could pass the test over images."""
+    num, attrs = int(table.attrs["num_images"]), table.attrs
+    reach = float(stats.norm.isf(1 - float(attrs["level"])))
+    if "seeds_safe_sparsity" in table or metrics.paired_score(1, 0, num, difference=float(attrs["margin"])) < -reach:
+        return ""
+    return f" With {num:,} images not even a network that changed no prediction could be shown to stay within it."
 
 
 def _other_procedures(table: xr.Dataset) -> list[str]:
@@ -120,10 +132,9 @@ def _other_procedures(table: xr.Dataset) -> list[str]:
 
 
 def _most_removed(table: xr.Dataset) -> str:
-    """Return error and rise at the largest share removed on the list that is at most 95 %, by the best criterion."""
-    shares = table["sparsity"].values
-    share = float(shares[shares <= 0.95][-1]) if (shares <= 0.95).any() else float(shares[0])
+    """Return error and rise at the safe sparsity of the best criterion; where there is none, at the least share."""
     name = best_criterion(table)
+    share = float(_all_together(_safe_values(table)).max()) or float(table["sparsity"][0])
     prefix = "seeds_" if "seeds_error" in table else ""
     at = {"criterion": name, "sparsity": share}
     error = float(_all_together(table[f"{prefix}error"]).sel(at))
@@ -142,6 +153,10 @@ def _rankings(table: xr.Dataset) -> str:
         return ""
     common = table["kept_in_common"].sel(criterion="signal_to_noise", other="magnitude")
     common = common.min("chain") if "chain" in common.dims else common
+    kept = (1 - common["sparsity"]) * _num_weights(table)
+    common = common.isel(sparsity=np.flatnonzero(kept.values >= FEWEST_KEPT))
+    if not common.size:
+        return ""
     place = int(common.values.argmin())
     least, share = float(common[place]), float(common["sparsity"][place])
     verdict = "coincide" if least >= ALIKE else "part"
@@ -150,6 +165,11 @@ def _rankings(table: xr.Dataset) -> str:
         f"Ranking by signal-to-noise and by size {verdict}: of the weights kept they have {only} {_share(least)} in "
         f"common (at {_share(share)} removed)."
     )
+
+
+def _num_weights(table: xr.Dataset) -> float:
+    counts = table["num_candidates"]
+    return float((counts.min("chain") if "chain" in counts.dims else counts).sum())
 
 
 def _layers(table: xr.Dataset) -> str:
@@ -177,13 +197,13 @@ def _basis(table: xr.Dataset) -> str:
     level = f"{100 * float(table.attrs['level']):g} %"
     if "seeds_safe_sparsity" in table:
         return (
-            f"Tested one-sided at {level} over {num} seeds on the same {images:,} images, share after share up to the "
-            "first failure."
+            f"Tested one-sided at {level} over {num} seeds on the same {images:,} images, each criterion by itself, "
+            "share after share up to the first failure."
         )
     inside = "one network" if num == 1 else f"each of {num} networks"
     return (
-        f"Tested one-sided at {level} within {inside} over {images:,} images, share after share up to the first "
-        "failure; whether another seed would show the same they do not say."
+        f"Tested one-sided at {level} within {inside} over {images:,} images, each criterion by itself, share after "
+        "share up to the first failure; whether another seed would show the same is not tested."
     )
 
 

@@ -79,7 +79,7 @@ def pruned_module(posterior: Any, *, sparse: bool = False, **options: Any) -> nn
         Of a `BayesianNetwork`.
     sparse : bool
         Hold the weights of Linear layers in compressed rows (``torch.sparse_csr``), for inference; others stay dense.
-        torch saves such a module and its state, but cannot deepcopy it.
+        torch cannot deepcopy such a module, and loads its state with ``assign=True`` only.
     **options
         As for `pruned_weights`.
 

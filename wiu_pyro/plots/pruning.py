@@ -34,9 +34,9 @@ def pruning(table: xr.Dataset, *, ax: Axes | None = None, network: str = "mean",
 
     The share runs along a logarithmic axis of what is kept. A band is the 95 % interval of the difference from the
     unpruned network, put around its error: over seeds where there are five or more, else over images. Grey: the
-    unpruned error, and above it the margin. Large marks at the foot stand at the safe sparsities. Lines leave the
-    panel where the error is several times the unpruned one. Dashed: the other weights follow; dotted: fine-tuned. At
-    the right each layer is pruned alone, by the criterion that lets most weights go.
+    unpruned error, and above it the margin. Marks at the foot stand at the safe sparsities, hollow where not in one
+    shot. Lines leave the panel where the error is several times the unpruned one. Dashed: the other weights follow;
+    dotted: fine-tuned. At the right each layer is pruned alone, by the criterion that lets most weights go.
 
     Parameters
     ----------
@@ -145,6 +145,7 @@ def _curve(panel: Axes, one: xr.Dataset, prefix: str, style: dict[str, Any], lab
             linestyle="",
             marker=style["marker"],
             color=style["color"],
+            markerfacecolor=style["color"] if style["linestyle"] == "-" else "white",
             markersize=7,
             gid="safe",
         )

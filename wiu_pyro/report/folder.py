@@ -4,6 +4,7 @@
 
     DIR/run.json               what was asked for, what came of it
     DIR/posteriors/<guide>.nc  one file per posterior, by the data contract
+    DIR/interventions/<kind>/<guide>.nc  what came of changing a posterior: pruning
     DIR/report.html            the page
 """
 
@@ -66,6 +67,10 @@ class RunFolder:
     def posterior(self, guide: str) -> Path:
         """Return where the posterior of one guide lies, by the guide's command-line name."""
         return self.posteriors / f"{guide}.nc"
+
+    def intervention(self, kind: str, guide: str) -> Path:
+        """Return where the table of one intervention (``"pruning"``) on one guide's posterior lies."""
+        return self.path / "interventions" / kind / f"{guide}.nc"
 
     def read_record(self) -> dict[str, Any]:
         """Return the content of `run.json`.

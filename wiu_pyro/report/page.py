@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
@@ -21,7 +22,9 @@ from wiu_pyro.report.layer_section import layer_section
 from wiu_pyro.report.more import more_section
 from wiu_pyro.report.posterior import Posterior, convergence_sentence
 from wiu_pyro.report.prediction import declined_section, prediction_section
+from wiu_pyro.report.pruning import pruning_section, read_pruning
 from wiu_pyro.report.setup import convergence_section, coverage_section, reproduce_section, setup_section
+from wiu_pyro.report.stochastic import read_stochastic, stochastic_section
 from wiu_pyro.report.training import training_section
 
 __all__ = ["render", "write_report"]
@@ -49,14 +52,21 @@ def write_report(folder: Path, posteriors: Sequence[Posterior], *, missing: Mapp
     RunFolder.read_record : Refuses a folder that holds no run.
     """
     run = RunFolder(Path(folder))
-    text = render(posteriors, run.read_record(), missing=missing)
+    names = [posterior.name for posterior in posteriors]
+    pruned, stochastic = read_pruning(run, names), read_stochastic(run, names)
+    text = render(posteriors, run.read_record(), missing=missing, pruned=pruned, stochastic=stochastic)
     with written_aside(run.page) as aside:
         aside.write_text(text, encoding="utf-8")
     return run.page
 
 
 def render(
-    posteriors: Sequence[Posterior], record: Mapping[str, Any], *, missing: Mapping[str, str] | None = None
+    posteriors: Sequence[Posterior],
+    record: Mapping[str, Any],
+    *,
+    missing: Mapping[str, str] | None = None,
+    pruned: Mapping[str, xr.Dataset] | None = None,
+    stochastic: Mapping[str, xr.Dataset] | None = None,
 ) -> str:
     """Return the page as HTML.
 
@@ -68,6 +78,10 @@ def render(
         Content of ``run.json``; what it lacks is left out.
     missing : mapping of str to str, optional
         Reason by posterior.
+    pruned : mapping of str to Dataset, optional
+        What `wiu_pyro.interventions.prune` returned, by posterior.
+    stochastic : mapping of str to Dataset, optional
+        What `wiu_pyro.interventions.stochastic_layers` returned, by posterior.
 
     Returns
     -------
@@ -92,7 +106,12 @@ def render(
         answer=answer(posteriors),
         answer_figures=answer_figures(posteriors) if posteriors else None,
         alerts=_alerts(posteriors, record, missing),
-        sections=[Section("answer", "The answer"), *_sections(posteriors, record, missing)],
+        sections=[
+            Section("answer", "The answer"),
+            *_sections(
+                posteriors, record, missing, (pruning_section(pruned or {}), stochastic_section(stochastic or {}))
+            ),
+        ],
     )
 
 
@@ -137,7 +156,12 @@ def _alerts(posteriors: Sequence[Posterior], record: Mapping[str, Any], missing:
     return alerts
 
 
-def _sections(posteriors: Sequence[Posterior], record: Mapping[str, Any], missing: Mapping[str, str]) -> list[Section]:
+def _sections(
+    posteriors: Sequence[Posterior],
+    record: Mapping[str, Any],
+    missing: Mapping[str, str],
+    interventions: Sequence[Section],
+) -> list[Section]:
     sections = [setup_section(posteriors, record)]
     if posteriors:
         sections += [
@@ -145,6 +169,7 @@ def _sections(posteriors: Sequence[Posterior], record: Mapping[str, Any], missin
             between_section(posteriors),
             within_section(posteriors),
             training_section(posteriors),
+            *interventions,
             figure_section(posteriors),
             prediction_section(posteriors),
             declined_section(posteriors),
