@@ -71,8 +71,8 @@ pruned["removed"].mean("chain").sel(criterion="signal_to_noise").to_pandas().rou
 # goes, the others can follow along them, as in the optimal brain surgeon; in a mean field nothing follows. And the rest
 # can be trained on.
 
-few = {"criteria": ("signal_to_noise", "magnitude"), "rankings": ("global",), "per_layer": False}
-after = wiu.interventions.prune(laplace, test.tensors, compensate=True, fine_tune_epochs=3, **few, **options)
+options |= {"criteria": ("signal_to_noise",), "sparsities": (0.5, 0.75, 0.9), "rankings": ("global",)}
+after = wiu.interventions.prune(laplace, test.tensors, compensate=True, fine_tune_epochs=2, per_layer=False, **options)
 wiu.plots.pruning(after)
 plt.show()
 
