@@ -93,7 +93,7 @@ def test_rescaled_network_computes_the_same_function():
         (Laplace(), "0", 2.0, PriorError, "Rescaling needs Normal priors, but '0.weight' has a Laplace"),
     ],
 )
-def test_rescaling_refuses(prior, first, factor, error, message):
+def test_rescaling_that_would_change_the_function_or_the_prior_is_refused(prior, first, factor, error, message):
     model = BayesianNetwork(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), prior)
     with pytest.raises(error, match=message):
         rescale_relu(model, first, "2", factor=factor)

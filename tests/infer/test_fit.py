@@ -390,6 +390,14 @@ def test_what_is_no_guide_is_refused():
         wiu.fit(network(), lambda x, y: None, (X, Y))
 
 
+@pytest.mark.parametrize("guide_class", [AutoMeanField, AutoKFACLaplace, autoguide.AutoNormal])
+def test_guide_made_for_another_model_is_refused(guide_class):
+    with pytest.raises(
+        GuideError, match=r"was made for another BayesianNetwork. Make it from this one: Auto\w+\(model"
+    ):
+        wiu.fit(network(), guide_class(network()), (X, Y), epochs=1)
+
+
 def test_temperature_of_pyros_own_guide_is_refused():
     with pytest.raises(GuideError, match="Pyro's own have none"):
         fit(autoguide.AutoNormal, temperature=0.5)

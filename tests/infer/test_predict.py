@@ -223,6 +223,12 @@ def test_option_that_makes_no_sense_is_refused(options, message, classifier):
         predict(fit, data, **options)
 
 
+def test_guide_in_place_of_its_fit_is_refused(classifier):
+    fit, data = classifier
+    with pytest.raises(GuideError, match="The Fit that wiu_pyro.fit returned is needed, but this is a AutoBlockNormal"):
+        predict(fit.guide, data)
+
+
 def test_linearised_prediction_of_a_mean_field_guide_is_refused():
     model, data = small_classifier()
     fit = wiu.fit(model, AutoMeanField(model), data, epochs=0)

@@ -7,11 +7,36 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from pyro.infer.autoguide import AutoGuide
+from pyro.poutine.messenger import unwrap
+from torch import nn
 
+from wiu_pyro.errors import GuideError
 from wiu_pyro.nn import Batches, ModelStructure, evaluation_mode, inspect_model, run_at
 from wiu_pyro.nn.checks import check_batch, check_finite, explained_run
 
-__all__ = ["check_data", "check_new_data"]
+__all__ = ["check_data", "check_guide", "check_new_data"]
+
+
+def check_guide(model: Callable[..., Any], guide: AutoGuide) -> None:
+    """Look whether a guide was made for the model that is to be fitted: it would train the other one's network.
+
+    Parameters
+    ----------
+    model : callable
+    guide : AutoGuide
+
+    Raises
+    ------
+    GuideError
+        If it was made for another module.
+    """
+    own, other = unwrap(model), unwrap(guide.model)
+    if isinstance(own, nn.Module) and isinstance(other, nn.Module) and own is not other:
+        raise GuideError(
+            f"A guide must be made for the model it is fitted with, but this {type(guide).__name__} was made for "
+            f"another {type(other).__name__}. Make it from this one: {type(guide).__name__}(model)."
+        )
 
 
 def check_data(model: Callable[..., Any], batches: Batches) -> ModelStructure:

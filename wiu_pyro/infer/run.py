@@ -20,6 +20,7 @@ from wiu_pyro.guides.block_normal import CurvatureRecord
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.infer.averaged_curvature import average_curvature
+from wiu_pyro.infer.checks import check_guide
 from wiu_pyro.infer.config import FitConfig
 from wiu_pyro.infer.online_tuning import OnlineTuning, untuned
 from wiu_pyro.infer.track import Track
@@ -48,6 +49,7 @@ class Run:
     ) -> None:
         self.model, self.guide, self.config = model, guide, config
         self.structure, self.device = structure, device
+        check_guide(model, guide)
         self.direct = isinstance(guide, NetworkGuide)
         self.tracker: Tracker | None = None
         if not self.direct:
