@@ -289,6 +289,14 @@ def test_data_without_labels_are_refused():
         prune(planted(20)[0], images(20)[0])
 
 
+def test_loader_that_shuffles_gives_the_same_figures():
+    fit, data = planted(50)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), batch_size=20, shuffle=True)
+    options = {"criteria": ("magnitude",), "sparsities": (0.5,)}
+    found, expected = (prune(fit, each, **options) for each in (loader, data))
+    xr.testing.assert_allclose(found[["error", "nll", "ece"]], expected[["error", "nll", "ece"]])
+
+
 def test_no_posterior_is_refused():
     with pytest.raises(DataError, match="At least one posterior"):
         prune([], images(20))

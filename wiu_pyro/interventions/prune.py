@@ -25,7 +25,7 @@ from wiu_pyro.interventions.candidates import read_candidates
 from wiu_pyro.interventions.config import PruneConfig, read_config
 from wiu_pyro.interventions.curves import NETWORKS, PROCEDURES, Curves, removals
 from wiu_pyro.interventions.judgement import Judge
-from wiu_pyro.interventions.pruned_predictions import Network, labels_of
+from wiu_pyro.interventions.pruned_predictions import Network, gathered
 from wiu_pyro.interventions.pruning_table import add_seeds, described, filled
 
 __all__ = ["prune"]
@@ -114,10 +114,11 @@ def prune(
         raise DataError("At least one posterior is needed, got none. Pass what wiu_pyro.fit returned.")
     draws = config.num_samples or MOMENT_DRAWS
     sources = [read_source(one, model=model, data=data, num_samples=draws, seed=config.seed) for one in posteriors]
+    images, labels = gathered(data, sources[0])
     networks: list[xr.Dataset] = []
     left_out: dict[str, str] = {}
     for source in sources:
-        for found, missing in _networks(source, data, train_data, config):
+        for found, missing in _networks(source, (images, labels), train_data, config):
             networks.append(found)
             left_out |= missing
     table = xr.concat(networks, dim="chain", join="outer") if len(networks) > 1 else networks[0]
@@ -126,24 +127,25 @@ def prune(
     described(table)
     table.attrs = _attrs(sources, config) | {
         "num_networks": len(networks),
-        "num_images": len(labels_of(data, sources[0])),
+        "num_images": len(labels),
         "left_out": "; ".join(f"{name}: {reason}" for name, reason in left_out.items()),
     }
     return table
 
 
 def _networks(
-    source: Source, data: Any, train_data: Any, config: PruneConfig
+    source: Source, data: tuple[torch.Tensor, torch.Tensor], train_data: Any, config: PruneConfig
 ) -> list[tuple[xr.Dataset, dict[str, str]]]:
     """Return the figures of each network of a posterior, and which criteria it does not allow."""
-    labels = labels_of(data, source)
+    labels = data[1].reshape(-1).long().cpu().numpy()
+    network = Network(source, data)
     judge = Judge.of(len(labels), level=config.level, margin=config.margin, seed=config.seed)
     out = []
     for chain in source.chains:
         with torch.no_grad():
             weights = read_candidates(source, chain)
         orders, left_out = removals(source, weights, config, train_data)
-        curves = Curves(source, chain, weights, orders, Network(source, data), labels, judge, config, train_data)
+        curves = Curves(source, chain, weights, orders, network, labels, judge, config, train_data)
         out.append((_table(curves, config), left_out))
     return out
 

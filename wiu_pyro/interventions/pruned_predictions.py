@@ -23,7 +23,7 @@ from wiu_pyro.export.sources import Chain, Source
 from wiu_pyro.interventions.candidates import Candidates
 from wiu_pyro.nn import as_batches, evaluation_mode, holding, run_at
 
-__all__ = ["Network", "labels_of", "masked"]
+__all__ = ["Network", "gathered", "masked"]
 
 BATCH_SIZE = 1000
 Weights = dict[str, torch.Tensor]
@@ -36,11 +36,12 @@ class Network:
     Attributes
     ----------
     source : Source
-    data : DataLoader, Dataset or tuple of tensors (x, y)
+    data : tuple of Tensor
+        Images, and labels in the form the model takes.
     """
 
     source: Source
-    data: Any
+    data: tuple[torch.Tensor, ...]
 
     def probabilities(self, weights: Weights) -> np.ndarray:
         """Return the class probabilities at given weights, (N, C)."""
@@ -101,22 +102,25 @@ def masked(values: Weights, weights: Candidates, keep: torch.Tensor) -> Weights:
     return {site: value * stays[site].to(value) if site in stays else value for site, value in values.items()}
 
 
-def labels_of(data: Any, source: Source) -> np.ndarray:
-    """Return the labels of data for classification.
+def gathered(data: Any, source: Source) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images and labels of a classification as tensors: every network sees them in one order.
 
     Parameters
     ----------
     data : DataLoader, Dataset or tuple of tensors (x, y)
+        A loader may shuffle; it is gone over once.
     source : Source
 
     Returns
     -------
-    ndarray of int, shape (N,)
+    images : Tensor, shape (N, *input_shape)
+    labels : Tensor, shape (N,) or (N, 1)
+        In the form the model takes.
 
     Raises
     ------
     DataError
-        If there are none, or the likelihood is none of a classification with one label for each datum.
+        If there are no labels, or the likelihood is none of a classification with one label for each datum.
     """
     kind = source.structure.likelihood
     if kind not in ("categorical", "bernoulli") or (kind == "bernoulli" and source.structure.num_outputs != 1):
@@ -125,10 +129,11 @@ def labels_of(data: Any, source: Source) -> np.ndarray:
             f"the likelihood is '{kind}' with {source.structure.num_outputs} outputs. Use pruned_weights, and judge "
             "them by a score of your own."
         )
-    batches = [batch[1] for batch in as_batches(data, batch_size=BATCH_SIZE) if len(batch) > 1]
-    if not batches:
+    batches = list(as_batches(data, batch_size=BATCH_SIZE))
+    if len(batches[0]) < 2:
         raise DataError("Labels are needed to judge pruned networks, but the data have none. Pass (x, y).")
-    return torch.cat(batches).reshape(-1).long().cpu().numpy()
+    images, labels = (torch.cat([batch[place] for batch in batches]) for place in (0, 1))
+    return images, labels
 
 
 def _probabilities(likelihood: OutputLikelihood) -> torch.Tensor:
