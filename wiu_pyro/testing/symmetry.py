@@ -88,12 +88,28 @@ class Alignment:
     ----------
     steps : tuple of (HiddenUnits, Tensor, Tensor)
         Units, order and sign, as `HiddenUnits.moved` takes them.
-    moved : Tensor of bool, shape (draw,)
-        Which draws were not in the mode's own copy.
+    num_draws : int
     """
 
     steps: tuple[tuple[HiddenUnits, torch.Tensor, torch.Tensor], ...]
-    moved: torch.Tensor
+    num_draws: int
+
+    @property
+    def moved(self) -> torch.Tensor:
+        """Which draws were not in the mode's own copy, (draw,)."""
+        found = torch.zeros(self.num_draws, dtype=torch.bool)
+        for units, order, sign in self.steps:
+            found |= ((order != torch.arange(units.size)) | (sign < 0)).any(1)
+        return found
+
+    def where(self, chosen: torch.Tensor, other: Alignment) -> Alignment:
+        """Return this alignment for the draws chosen, (draw,), and the other one for the rest."""
+        pick = chosen[:, None]
+        steps = [
+            (units, torch.where(pick, order, orders), torch.where(pick, sign, signs))
+            for (units, order, sign), (_, orders, signs) in zip(self.steps, other.steps, strict=True)
+        ]
+        return Alignment(tuple(steps), self.num_draws)
 
     def apply(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return values by site, (draw, *shape), moved with the draws: weights, or gradients with respect to them."""
@@ -167,30 +183,66 @@ def align(
     -------
     Alignment
     """
-    num_draws = len(next(iter(samples.values())))
-    moved = torch.zeros(num_draws, dtype=torch.bool)
     relative = {site: value / scale[site] for site, value in samples.items()}
     target = {site: value / scale[site] for site, value in mode.items()}
-    steps = []
-    for _ in range(ROUNDS if len(units) > 1 else min(len(units), 1)):
+    found = _descended(relative, target, units, forward=False)
+    if len(units) > 1:
+        # with several hidden layers a descent may end in a copy that is not the nearest: the nearer of two is taken
+        other = _descended(relative, target, units, forward=True)
+        distances = [_distance(one.apply(relative), target) for one in (found, other)]
+        found = found.where(distances[0] <= distances[1], other)
+    return found
+
+
+def _distance(samples: Mapping[str, torch.Tensor], mode: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return torch.stack([(samples[site] - mode[site]).flatten(1).square().sum(1) for site in mode]).sum(0)
+
+
+def _descended(
+    samples: Mapping[str, torch.Tensor], mode: Mapping[str, torch.Tensor], units: list[HiddenUnits], *, forward: bool
+) -> Alignment:
+    """Return an alignment in which no layer alone can be moved nearer to the mode.
+
+    Parameters
+    ----------
+    samples, mode : mapping of site to Tensor
+    units : list of HiddenUnits
+    forward : bool
+        Begin at the copy that the weights into each layer alone would choose, from the inputs on.
+
+    Returns
+    -------
+    Alignment
+    """
+    num_draws, current = len(next(iter(samples.values()))), dict(samples)
+    moves = {
+        one.layer: (torch.arange(one.size).expand(num_draws, -1), torch.ones(num_draws, one.size)) for one in units
+    }
+    rounds = [True] * forward + [False] * (ROUNDS if len(units) > 1 else len(units))
+    for incoming_only in rounds:
         changed = False
         for one in units:
-            order, sign = _assignment(one, relative, target)
-            other = ((order != torch.arange(one.size)) | (sign < 0)).any(1)
-            if other.any():
-                changed, moved = True, moved | other
-                relative = one.moved(relative, order, sign)
-                steps.append((one, order, sign))
-        if not changed:
+            order, sign = _assignment(one, current, mode, incoming_only=incoming_only)
+            if bool(((order != torch.arange(one.size)) | (sign < 0)).any()):
+                changed, current = True, one.moved(current, order, sign)
+                before = moves[one.layer]
+                moves[one.layer] = before[0].gather(1, order), before[1].gather(1, order) * sign
+        if not changed and not incoming_only:
             break
-    return Alignment(tuple(steps), moved)
+    return Alignment(tuple((one, *moves[one.layer]) for one in units), num_draws)
 
 
 def _assignment(
-    units: HiddenUnits, samples: Mapping[str, torch.Tensor], mode: Mapping[str, torch.Tensor]
+    units: HiddenUnits,
+    samples: Mapping[str, torch.Tensor],
+    mode: Mapping[str, torch.Tensor],
+    *,
+    incoming_only: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return order and sign of the units of each draw, (draw, size), that bring it nearest to the mode."""
     inner = torch.einsum("oi,doj->dij", mode[units.outgoing], samples[units.outgoing])
+    if incoming_only:
+        inner = torch.zeros_like(inner)
     for site in units.incoming:
         ours, theirs = mode[site].reshape(units.size, -1), samples[site].flatten(2) if samples[site].dim() > 2 else None
         theirs = samples[site][..., None] if theirs is None else theirs
