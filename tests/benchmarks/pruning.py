@@ -66,7 +66,8 @@ def laplace(train: Pair, options: argparse.Namespace, *, seed: int) -> wiu.Fit:
     """Return a KFAC Laplace posterior around the point estimate."""
     point = point_estimate(train, seed=seed, cache=options.cache)
     _, model = networks("mnist_mlp")
-    return wiu.fit(model, wiu.guides.AutoKFACLaplace(model), train, epochs=0, start=point, seed=seed)
+    part = tuple(one[: options.curvature_images] for one in train)  # scaled to all of them
+    return wiu.fit(model, wiu.guides.AutoKFACLaplace(model), part, epochs=0, start=point, seed=seed)
 
 
 def row(values: xr.DataArray) -> str:
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40, help="of the mean field, all the KL on")
     parser.add_argument("--prior", type=float, nargs=3, default=(0.3, 0.01, 0.03), metavar=("WIDE", "NARROW", "SHARE"))
     parser.add_argument("--fine-tune", type=int, default=0, metavar="EPOCHS", help="rows of their own; 0: none")
+    parser.add_argument("--curvature-images", type=int, default=10_000, help="training images a curvature goes over")
     parser.add_argument("--compensate", action="store_true", help="rows in which the other weights follow")
     parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks"), help="where trained networks are kept")
     options = parser.parse_args()
