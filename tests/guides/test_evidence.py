@@ -234,7 +234,7 @@ def test_evidence_without_labels_is_refused():
 def test_evidence_of_a_variational_posterior_is_refused():
     model, data = small_classifier()
     fit = wiu.fit(model, AutoMeanField(model), data, epochs=0)
-    with pytest.raises(GuideError, match="this is a AutoMeanField. Fit a Laplace guide"):
+    with pytest.raises(GuideError, match="this is a AutoMeanField. Pass fit.guide of a fitted Laplace"):
         log_marginal_likelihood(fit.guide)
 
 
