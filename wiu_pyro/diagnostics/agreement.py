@@ -93,7 +93,8 @@ def agreement(
         is known exactly). ``mean_correlation`` tells whether two posteriors stand around one mode. By posterior:
         ``contraction`` of each layer, ``converged`` (text). Attributes: ``reference``, ``reference_function`` and
         ``reference_weights`` ("yes", "no" or "not assessed": whether it had converged there), ``reference_detail``,
-        ``num_seeds``, ``num_images``.
+        ``reference_moved`` (share of its draws that came from other copies of the mode), ``num_seeds``,
+        ``num_images``.
 
     Raises
     ------
@@ -264,4 +265,5 @@ def _attrs(found: Sequence[Member], reference: Member | None) -> dict[str, Any]:
         overall = str(said.get("converged", "not assessed"))
         attrs |= {f"reference_{part}": str(said.get(f"converged_{part}", overall)) for part in ("function", "weights")}
         attrs["reference_detail"] = str(said.get("convergence_detail", ""))
+        attrs["reference_moved"] = float(said.get("moved_draws", 0.0))
     return attrs

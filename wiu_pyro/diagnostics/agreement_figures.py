@@ -57,14 +57,14 @@ def layer_figures(first: LayerTable, second: LayerTable, kind: str) -> dict[str,
     both = first.known & second.known
     if kind not in first.ratio or kind not in second.ratio or both.sum() < LEAST_RANKED:
         return out
-    one, two = (table.ratio[kind][both].astype(np.float64) for table in (first, second))
+    one, two = (table.ratio[kind][both] for table in (first, second))  # float32: layers of millions of weights pass
     log_ratio = np.log(one / two)
-    shift = (first.mean - second.mean)[both].astype(np.float64)
+    shift = (first.mean - second.mean)[both]
     out |= {
         "weight_rank": correlation(rank_shares(one), rank_shares(two)),
-        "weight_log_ratio": float(log_ratio.mean()),
-        "weight_log_distance": float(np.sqrt(np.square(log_ratio).mean())),
-        "weight_distance": float(np.sqrt((np.square(shift) + np.square(one - two)).mean())),
+        "weight_log_ratio": float(log_ratio.mean(dtype=np.float64)),
+        "weight_log_distance": float(np.sqrt(np.square(log_ratio).mean(dtype=np.float64))),
+        "weight_distance": float(np.sqrt((np.square(shift) + np.square(one - two)).mean(dtype=np.float64))),
     }
     if first.units and second.units:
         sides = [_unit_values(table.ratio[kind], both) for table in (first, second)]
@@ -108,7 +108,7 @@ def pooled_rank(first: list[LayerTable], second: list[LayerTable], kind: str) ->
     ]
     if not pairs:
         return float("nan")
-    return _rank(*(np.concatenate(parts).astype(np.float64) for parts in zip(*pairs, strict=True)))
+    return _rank(*(np.concatenate(parts) for parts in zip(*pairs, strict=True)))
 
 
 def clusters(first: LayerTable, second: LayerTable) -> int:

@@ -113,7 +113,7 @@ def agreement_statement(table: xr.Dataset) -> str:
     if not table.attrs["reference"]:
         return " ".join(filter(None, [*_among(table), _apart(table), _unsettled(table)]))
     sentences = [*_function(table), *_weights(table)]
-    return " ".join(filter(None, [*sentences, _apart(table), _unsettled(table)]))
+    return " ".join(part for part in [*sentences, _apart(table), _unsettled(table)] if part)
 
 
 def _function(table: xr.Dataset) -> list[str]:
@@ -171,13 +171,24 @@ def _weights(table: xr.Dataset) -> list[str]:
                 sentences.append(_grouped(f"Within '{layer}', {kind} sd", found))
     if nowhere:
         sentences.append(f"No posterior finds the uncertain weights within {listed(nowhere)}.")
-    return [*sentences, _basis(table)] if sentences else []
+    return [*sentences, _moved(table), _basis(table)] if sentences else []
+
+
+def _moved(table: xr.Dataset) -> str:
+    """Say how many of the reference's draws were in other copies of the mode than the one the posteriors stand in."""
+    share = float(table.attrs.get("reference_moved", 0.0))
+    return (
+        f"{percent(share)} of the reference's draws lay in other copies of the mode, hidden units exchanged or their "
+        "signs, and were moved to the nearest."
+        if share > 0
+        else ""
+    )
 
 
 def _grouped(opening: str, found: list[Verdict]) -> str:
     groups = {
         "right": [one.text for one in found if one.word == "right"],
-        "not told": [one.text for one in found if one.word == "open"],
+        "open": [one.text for one in found if one.word == "open"],
         "off": [one.text for one in found if one.word == "off"],
     }
     words = [f"{word} {', '.join(texts)}" for word, texts in groups.items() if texts]

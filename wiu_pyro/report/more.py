@@ -23,6 +23,7 @@ __all__ = ["SHOWN", "more_section"]
 
 # what the page shows elsewhere, in tables or figures made for it
 SHOWN = (
+    "agreement",
     "between_layers",
     "compare",
     "convergence",

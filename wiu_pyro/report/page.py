@@ -13,6 +13,7 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from wiu_pyro.report.agreement import agreement_section
 from wiu_pyro.report.answer import answer
 from wiu_pyro.report.content import Alert, Section
 from wiu_pyro.report.differences import between_section, within_section
@@ -170,6 +171,7 @@ def _sections(
             within_section(posteriors),
             training_section(posteriors),
             *interventions,
+            agreement_section(posteriors),
             figure_section(posteriors),
             prediction_section(posteriors),
             declined_section(posteriors),
