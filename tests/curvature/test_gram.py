@@ -67,3 +67,14 @@ def test_probes_are_the_diagonal_whether_mirrored_or_not():
     assert products.probes() == []
     products.add(vectors)
     torch.testing.assert_close(products.probes()[0], vectors.square().sum(1))
+
+
+def test_many_small_terms_beside_a_few_large_ones_are_not_rounded_away():
+    # as the outputs of a classifier that is sure of nearly all of its data
+    sizes = torch.logspace(-4, 0, 200)[torch.randint(200, (300, 500), generator=GENERATOR)]
+    parts = (torch.randn(300, 500, 8, generator=GENERATOR) * sizes[..., None]).float()
+    parts = parts - parts.mean(-1, keepdim=True)  # singular, as a softmax is
+    found = total(*parts[:, None]).double()
+    exact = torch.einsum("bki,bkj->ij", parts.double(), parts.double())[None]
+    assert (found - exact).abs().max() < 2e-6 * exact.max()
+    assert torch.linalg.eigvalsh(found).min() > -2e-6 * exact.max()

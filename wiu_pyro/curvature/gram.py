@@ -63,14 +63,18 @@ class GramSum:
 
 
 def _add_lower(total: torch.Tensor, rows: torch.Tensor) -> None:
-    """Add the products in place, at least those on and below the diagonal."""
+    """Add the products in place, at least those on and below the diagonal.
+
+    The product comes first and is added as a whole: a product that adds to what is there, as BLAS offers it, rounds
+    away the many small terms of data that a network is sure of, and the sum ends with eigenvalues below zero.
+    """
     groups, num, size = rows.shape
     num_blocks = max(1, min(MAX_BLOCKS, size // SMALLEST_BLOCK)) if num >= size // 2 else 1
-    if num_blocks == 1 and groups > 1:
-        total.baddbmm_(rows.mT, rows)
+    if num_blocks == 1:
+        total += rows.mT @ rows
         return
-    width = -(-size // num_blocks // MULTIPLE) * MULTIPLE if num_blocks > 1 else size
+    width = -(-size // num_blocks // MULTIPLE) * MULTIPLE
     for matrix, vectors in zip(total, rows, strict=True):
         for start in range(0, size, width):
             stop = start + width
-            matrix[start:, start:stop].addmm_(vectors[:, start:].mT, vectors[:, start:stop])
+            matrix[start:, start:stop] += vectors[:, start:].mT @ vectors[:, start:stop]

@@ -126,7 +126,7 @@ class _RowProducts:
         rows = self.rule.padded(layer_input).permute(2, 0, 3, 1).flatten(2)  # (height, batch, width * channels)
         for below in range(self.kernel[0]):
             kept = self.height - below
-            self.products[below, :kept].baddbmm_(rows[:kept].mT, rows[below:])
+            self.products[below, :kept] += rows[:kept].mT @ rows[below:]  # as in `gram`
         self.sums += rows.sum(1)
         uses = rows.shape[1] * (self.height - self.kernel[0] + 1) * (self.width - self.kernel[1] + 1)
         self.uses += uses
