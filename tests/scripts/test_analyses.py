@@ -1,4 +1,4 @@
-"""Every analysis runs alone, here with two epochs and few draws."""
+"""Every analysis runs alone, here with two epochs, few draws and short chains."""
 
 import functools
 import runpy
@@ -20,6 +20,9 @@ def _small(monkeypatch):
     def short_fit(*arguments, epochs=20, **options):
         return fit(*arguments, epochs=min(epochs, 2), **options)
 
+    nuts = wiu.testing.nuts_posterior
+    chains = {"num_samples": 15, "warmup_steps": 15, "num_chains": 2, "max_tree_depth": 4}
+    monkeypatch.setattr(wiu.testing, "nuts_posterior", lambda *given, **options: nuts(*given, **(options | chains)))
     monkeypatch.setattr(wiu.infer, "fit", short_fit)
     monkeypatch.setattr(wiu.export, "to_inference_data", functools.partial(export, num_samples=20))
     monkeypatch.setattr(plt, "show", lambda: None)
