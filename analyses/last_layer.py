@@ -26,10 +26,10 @@ negatives = 1 - test.images
 torch.manual_seed(0)
 net = nn.Sequential()
 net.add_module("flat", nn.Flatten())
-for name, sizes in {"fc1": (64, 16), "fc2": (16, 16)}.items():
+for name, sizes in {"fc1": (64, 12), "fc2": (12, 12)}.items():
     net.add_module(name, nn.Linear(*sizes))
     net.add_module(f"{name}_relu", nn.ReLU())
-net.add_module("fc3", nn.Linear(16, 10))
+net.add_module("fc3", nn.Linear(12, 10))
 model = wiu.nn.BayesianNetwork(
     net, prior={"fc1.weight": wiu.nn.FanInNormal(input_mean_square=0.235), "*": wiu.nn.FanInNormal()}
 )
@@ -42,7 +42,9 @@ model = wiu.nn.BayesianNetwork(
 
 options = {"seed": 0, "learning_rate": 5e-3}
 kfac = wiu.fit(model, wiu.guides.AutoKFACLaplace(model), train.tensors, epochs=150, **options)
-table = wiu.interventions.stochastic_layers(kfac, test.tensors, ood=negatives, num_samples=100, effect_draws=30)
+table = wiu.interventions.stochastic_layers(
+    kfac, test.tensors, ood=negatives, num_samples=60, effect_draws=30, effect_images=200
+)
 print(textwrap.fill(wiu.diagnostics.stochastic_layers_statement(table), width=100))
 
 # %%
@@ -70,7 +72,9 @@ plt.show()
 # are known, and its variance is the conditional one.
 
 full = wiu.fit(model, wiu.guides.AutoFullLaplace(model), train.tensors, epochs=0, start=kfac, **options)
-table = wiu.interventions.stochastic_layers(full, test.tensors, ood=negatives, num_samples=100, effect_draws=30)
+table = wiu.interventions.stochastic_layers(
+    full, test.tensors, ood=negatives, num_samples=60, effect_draws=30, effect_images=200
+)
 print(textwrap.fill(wiu.diagnostics.stochastic_layers_statement(table), width=100))
 
 # %%
@@ -97,7 +101,7 @@ table = wiu.interventions.stochastic_layers(
     ood=negatives,
     train_data=train.tensors,
     families=("only",),
-    num_samples=60,
+    num_samples=40,
     effect_draws=20,
     effect_images=200,
 )

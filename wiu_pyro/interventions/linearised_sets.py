@@ -52,7 +52,7 @@ def linearised_covariances(
     parts = _mean_outputs(fit, batches)
     for name, layers in wanted.items():
         if layers:
-            other = marginal_guide(guide, layers) if independent else cut(guide, layers)
+            other = cut(guide, layers)
             with held(fit):
                 found = [part.covariance for part in functional_distribution(fit.model, other, batches)]
             alone[name] = torch.cat(found)
@@ -76,6 +76,7 @@ def linearised_predictions(
     *,
     num_samples: int,
     seed: int,
+    cut: Cut = marginal_guide,
 ) -> dict[str, SetPrediction]:
     """Predict by the linearised network with only the layers of each set uncertain; the output's variance is exact.
 
@@ -86,12 +87,14 @@ def linearised_predictions(
     sets : mapping of str to tuple of str
     num_samples : int
     seed : int
+    cut : callable
+        As for `linearised_covariances`.
 
     Returns
     -------
     dict of str to SetPrediction
     """
-    parts, covariances = linearised_covariances(fit, batches, sets)
+    parts, covariances = linearised_covariances(fit, batches, sets, cut=cut)
     results = {}
     for name in sets:
         generator = torch.Generator().manual_seed(seed)  # the same noise for every set

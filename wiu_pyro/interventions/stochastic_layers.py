@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from wiu_pyro.guides import AutoBlockNormal
 from wiu_pyro.guides.gaussian import read_gaussian
 from wiu_pyro.infer import Fit
 from wiu_pyro.infer.seeding import seeded
-from wiu_pyro.interventions.cut_blocks import are_independent, is_tuned, uncertain_layers
+from wiu_pyro.interventions.cut_blocks import are_independent, is_tuned, marginal_guide, uncertain_layers
 from wiu_pyro.interventions.layer_sets import LayerSet, layer_sets
 from wiu_pyro.interventions.linearised_sets import linearised_predictions
 from wiu_pyro.interventions.mixtures import linearised_effects, sampled_effects
@@ -192,8 +193,10 @@ class _Predictor:
     seed: int
 
     def __call__(self, one: Fit, sets: Sets) -> Predictions:
-        predict = linearised_predictions if self.kind == "linearised" else sampled_predictions
-        options = {"num_samples": self.num_samples, "seed": self.seed}
+        options: dict[str, Any] = {"num_samples": self.num_samples, "seed": self.seed}
+        predict: Any = sampled_predictions
+        if self.kind == "linearised":
+            predict, options["cut"] = linearised_predictions, cache(marginal_guide)  # both data go by the same guides
         ood = {} if self.away is None else predict(one, self.away, sets, **options)
         return predict(one, self.batches, sets, **options), ood
 
