@@ -362,3 +362,36 @@ def test_intervals_of_variance_shares_have_the_noise_of_the_draws():
     value, low, high = np.transpose(found)
     assert ((low < truth) & (truth < high)).sum() >= 17
     assert value.std(ddof=1) < (high - low).mean() / 2  # two sets at once: the half width is about 2.2 sds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("AutoDiagonalLaplace", {}),
+        ("AutoEKFACLaplace", {}),
+        ("AutoBlockDiagonalLaplace", {}),
+        ("AutoLastLayerLaplace", {}),
+        ("AutoSubnetworkLaplace", {"fraction": 0.5}),
+        ("AutoSubnetworkLaplace", {"fraction": 0.5, "structure": "diagonal"}),
+    ],
+)
+def test_every_laplace_posterior_answers_and_restricted_sets_are_those_of_held_draws(name, options):
+    model, data = small_classifier()
+    fit = wiu.fit(model, getattr(wiu.guides, name)(model, **options), data, epochs=0)
+    few = {**QUICK, "num_samples": 300, "effect_draws": 4}
+    found = stochastic_layers(fit, data, **few)
+    assert found["effect_share"].sel(effect="shapley").sum("layer").values == pytest.approx(1)
+    layers = found["layer"].values.tolist()
+    chosen = layers[-1]
+    jacobian = jacobian_of(model, fit, data[0])
+    draws = list(wiu.infer.draw_weights(fit, num_samples=1500))
+    moved = 0
+    for site, grads in jacobian.items():
+        if site.split(".")[0] == chosen:
+            change = torch.stack([draw[site] - fit.point_estimate[site] for draw in draws]).flatten(1).double().numpy()
+            moved = moved + np.einsum("ncw,sw->snc", grads, change)
+    expected = (moved - moved.mean(-1, keepdims=True)).var(0, ddof=1).sum(-1).mean()
+    row = found["value"].sel(kind="restricted", metric="output_variance").isel(chain=0)
+    held = "all" if len(layers) == 1 else f"only {chosen}"
+    assert row.sel(layer_set=held).item() == pytest.approx(expected, rel=0.15)  # 1,500 draws: sd 4 %

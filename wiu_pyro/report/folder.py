@@ -4,7 +4,7 @@
 
     DIR/run.json               what was asked for, what came of it
     DIR/posteriors/<guide>.nc  one file per posterior, by the data contract
-    DIR/interventions/<kind>/<guide>.nc  what came of changing a posterior: pruning
+    DIR/interventions/<kind>/<guide>.nc  what came of changing a posterior: pruning, stochastic-layers
     DIR/report.html            the page
 """
 
