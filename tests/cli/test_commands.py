@@ -34,7 +34,8 @@ def test_version_is_printed(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "summary", "compare", "plot", "report", "models list", "models copy", "data list", "data get"]
+    "command",
+    ["run", "summary", "compare", "plot", "report", "sweep", "models list", "models copy", "data list", "data get"],
 )
 def test_every_command_has_help_with_what_it_does(command, capsys):
     code, out, _ = run_wiu(capsys, *command.split(), "--help")

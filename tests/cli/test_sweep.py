@@ -178,14 +178,21 @@ def test_dask_gets_each_run_as_a_task_and_a_lost_worker_ends_only_its_own(tmp_pa
         def __exit__(self, *error):
             pass
 
+        def nthreads(self):
+            return threads
+
         def submit(self, call, task, **_):
             return Future(call, task)
 
+    threads = {"a": 1, "b": 1}
     stub = types.SimpleNamespace(Client=Client, as_completed=list)
     monkeypatch.setitem(sys.modules, "distributed", stub)
     with pytest.raises(FitError, match=r"1 of 2 runs failed.*worker lost"):
         run_sweep(grid(tmp_path, script), Workers(dask="tcp://host:1"))
     assert [row["status"] for row in sweep_rows(tmp_path / "sweep")] == ["complete", "missing"]
+    threads["b"] = 4
+    with pytest.raises(DeviceError, match="one thread each are needed.* but 1 of 2 have more"):
+        run_sweep(grid(tmp_path, script), Workers(dask="tcp://host:1"))
 
 
 def test_no_process_is_refused(tmp_path, script):

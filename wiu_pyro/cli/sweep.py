@@ -15,7 +15,7 @@ import hashlib
 import json
 import shlex
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Workers:
     Attributes
     ----------
     jobs : int
-        Processes of this machine.
+        Processes of this machine, also of a local Dask cluster.
     dask : str or None
         Address of a Dask scheduler, or ``"local"`` for a cluster of its own on this machine.
     task, num_tasks : int or None
@@ -194,7 +194,7 @@ Submit = Callable[[Sequence[tuple[str, RunSettings]]], Iterable[tuple[str, str]]
 
 def _executor(workers: Workers) -> Submit:
     if workers.dask is not None:
-        return _on_dask(workers.dask)
+        return _on_dask(workers.dask, workers.jobs)
     if workers.jobs == 1:
         return lambda tasks: map(_run, tasks)
     return lambda tasks: _on_joblib(tasks, workers.jobs)
@@ -206,7 +206,17 @@ def _on_joblib(tasks: Sequence[tuple[str, RunSettings]], jobs: int) -> Iterable[
     return Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(_run)(task) for task in tasks)
 
 
-def _on_dask(address: str) -> Submit:
+def _check_threads(threads: Mapping[str, int]) -> None:
+    """Refuse workers of several threads: Pyro's parameters are one store for a whole process."""
+    several = [worker for worker, number in threads.items() if number > 1]
+    if several:
+        raise DeviceError(
+            f"Dask workers of one thread each are needed, since a process fits one network at a time, but "
+            f"{len(several)} of {len(threads)} have more. Start them with: dask worker ADDRESS --nthreads 1"
+        )
+
+
+def _on_dask(address: str, jobs: int) -> Submit:
     """Return what runs tasks on a Dask cluster; its workers need the same folder, packages and data."""
     try:
         from distributed import Client, as_completed
@@ -217,8 +227,10 @@ def _on_dask(address: str) -> Submit:
         ) from error
 
     def submit(tasks: Sequence[tuple[str, RunSettings]]) -> Iterable[tuple[str, str]]:
-        options: dict[str, Any] = {} if address == "local" else {"address": address}
+        local = {"n_workers": jobs, "threads_per_worker": 1}
+        options: dict[str, Any] = local if address == "local" else {"address": address}
         with Client(**options) as client:
+            _check_threads(client.nthreads())
             futures = {client.submit(_run, task, pure=False, retries=0): task[0] for task in tasks}
             for future in as_completed(list(futures)):
                 try:
