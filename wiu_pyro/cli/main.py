@@ -11,6 +11,7 @@ import typer
 
 from wiu_pyro.cli.console import guarded
 from wiu_pyro.cli.cost import cost
+from wiu_pyro.cli.named_commands import data_app, models_app
 from wiu_pyro.cli.options import (
     AllColumns,
     AsJson,
@@ -37,8 +38,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(no_args_is_help=True, help="The model scripts that come with wiu.")
-data_app = typer.Typer(no_args_is_help=True, help="The data known by name.")
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.command()(cost)
@@ -269,53 +268,3 @@ def report(
     from wiu_pyro.cli.reading import show_report
 
     show_report(folder)
-
-
-@models_app.command("list")
-def models_list(as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the model scripts that come with wiu."""
-    from wiu_pyro.cli.shipped import list_models
-
-    list_models(as_json=as_json)
-
-
-@models_app.command("copy")
-def models_copy(
-    name: Annotated[str, typer.Argument(help="Name of a shipped model (wiu models list).")],
-    folder: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to put it.")] = Path(),
-    debug: Debug = False,
-) -> None:
-    """Copy a shipped model script, to make one's own from it.
-
-    [bold]Example[/bold]
-
-    wiu models copy mnist_mlp --to my_project
-    """
-    from wiu_pyro.cli.shipped import copy_model
-
-    copy_model(name, folder=folder)
-
-
-@data_app.command("list")
-def data_list(data_root: DataRoot = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the data known by name, and whether they are here already."""
-    from wiu_pyro.cli.shipped import list_data
-
-    list_data(data_root=data_root, as_json=as_json)
-
-
-@data_app.command("get")
-def data_get(
-    name: Annotated[str, typer.Argument(help="Name of the data (wiu data list).")],
-    data_root: DataRoot = None,
-    debug: Debug = False,
-) -> None:
-    """Fetch data by name, so that later runs need no network.
-
-    [bold]Example[/bold]
-
-    wiu data get mnist --data-root ~/data
-    """
-    from wiu_pyro.cli.shipped import get_data
-
-    get_data(name, data_root=data_root)

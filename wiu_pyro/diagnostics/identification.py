@@ -89,8 +89,8 @@ def identification(
         1 or 0. With 5 seeds or more ``seeds_unidentified``, ``seeds_at_prior`` (layer) with ``_low`` and ``_high``.
         Where the fit kept the KL of the layers by epoch (``kl_per_weight`` of group ``training``):
         ``unidentified_from``, the epoch, counted from 1, from which on it stayed at or below `kl_below` to the end, NaN
-        where it did not, and ``unidentified_throughout``, 1 where it was at every epoch. Attributes: ``sd``, ``within``,
-        ``kl_below``, ``most``, ``factorised``, ``moments``, ``num_seeds``, ``training`` (what was kept).
+        where it did not, and ``unidentified_throughout``, 1 where it was at every epoch. Attributes: ``sd``,
+        ``within``, ``kl_below``, ``most``, ``factorised``, ``moments``, ``num_seeds``, ``training`` (what was kept).
 
     Raises
     ------
