@@ -97,7 +97,7 @@ BREACHES = {
         "needs the variable 'deviation_rms'",
     ),
     "dims swapped": (
-        replace("training", lambda d: d.transpose("epoch", "chain")),
+        replace("training", lambda d: d.transpose("epoch", "chain", ...)),
         r"'loss' of group 'training' needs the dims",
     ),
     "loose coordinate": (

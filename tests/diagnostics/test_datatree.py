@@ -14,7 +14,7 @@ TREE = xr.DataTree(children={name: xr.DataTree(schema.dataset(IDATA, name)) for 
 @pytest.mark.parametrize("name", diagnostics.__all__)
 def test_a_datatree_gives_the_same_answer(name):
     question = getattr(diagnostics, name)
-    several = name == "compare"
+    several = name in ("agreement", "compare")
     answer, expected = (question([i, i] if several else i) for i in (TREE, IDATA))
     assert answer.equals(expected)
     assert answer.attrs == expected.attrs
