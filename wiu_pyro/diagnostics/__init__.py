@@ -1,9 +1,10 @@
 """Where is the uncertainty: one question per file, answered from a saved posterior without the network.
 
 Every name in `__all__` is a function ``(idata, ...) -> xarray.Dataset`` that works on what `wiu_pyro.load` returns, on
-both ArviZ lines (`agreement` and `compare` take several posteriors). `layer_statement` and `to_dataframe` turn the layer table into a
-sentence and a pandas table; `between_statement`, `convergence_statement`, `identification_statement`,
-`magnitude_statement` and `within_statement` say what the diagnostics of the same name found.
+both ArviZ lines (`agreement` and `compare` take several posteriors). `layer_statement` and `to_dataframe` turn the
+layer table into a sentence and a pandas table; `agreement_statement`, `between_statement`, `convergence_statement`,
+`identification_statement`, `magnitude_statement`, `pruning_statement`, `stochastic_layers_statement` and
+`within_statement` say what was found.
 """
 
 from wiu_pyro.diagnostics.agreement import agreement
