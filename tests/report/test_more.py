@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.report.pictures import unpictured
 from tests.synthetic import synthetic
 from wiu_pyro import diagnostics, plots, schema
 from wiu_pyro.errors import SchemaError
-from wiu_pyro.report import Posterior, page, render
+from wiu_pyro.report import Posterior, render
 from wiu_pyro.report.figures import figure_section
 from wiu_pyro.report.more import SHOWN, more_section
 
@@ -133,7 +134,7 @@ def test_a_diagnostic_of_several_posteriors_gets_all_of_them(added):
 
 def test_a_new_diagnostic_is_on_the_page(added, monkeypatch):
     monkeypatch.setattr(plots, "KINDS", {})
-    monkeypatch.setattr(page, "answer_figures", lambda posteriors: None)
+    unpictured(monkeypatch)
     monkeypatch.setattr("wiu_pyro.report.prediction.drawn", lambda kind, posterior: None)
     added(by_layer)
     html = render([MEAN_FIELD, KFAC], {})

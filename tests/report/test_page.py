@@ -8,11 +8,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from tests.report.pictures import unpictured
 from tests.synthetic import CONV_LAYERS, hold, synthetic
 from wiu_pyro import plots, schema
 from wiu_pyro.errors import OutputError
 from wiu_pyro.export.container import build
-from wiu_pyro.report import Posterior, page, render, write_report
+from wiu_pyro.report import Posterior, render, write_report
 from wiu_pyro.report.captions import caption
 from wiu_pyro.report.figures import drawn, figure_group
 from wiu_pyro.report.layer_section import layer_section
@@ -41,7 +42,7 @@ def _no_figure_left():
 def unplotted(monkeypatch):
     """Leave the pictures out, which take most of the time."""
     monkeypatch.setattr(plots, "KINDS", {})
-    monkeypatch.setattr(page, "answer_figures", lambda posteriors: None)
+    unpictured(monkeypatch)
     monkeypatch.setattr("wiu_pyro.report.prediction.drawn", lambda kind, posterior: None)
 
 
@@ -106,7 +107,7 @@ def test_the_page_fetches_nothing_and_holds_its_pictures():
 @pytest.mark.usefixtures("unplotted")
 def test_every_link_on_the_page_leads_to_a_section():
     html = render([mean_field(), kfac()], RECORD)
-    assert set(re.findall(r'href="#(\w+)"', html)) == set(re.findall(r'section id="(\w+)"', html))
+    assert set(re.findall(r'href="#([\w-]+)"', html)) == set(re.findall(r'section id="([\w-]+)"', html))
 
 
 @pytest.mark.usefixtures("unplotted")

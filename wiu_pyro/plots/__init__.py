@@ -19,6 +19,7 @@ from wiu_pyro.plots.layer_effects import layer_effects
 from wiu_pyro.plots.layer_uncertainty import layer_uncertainty
 from wiu_pyro.plots.loss import loss
 from wiu_pyro.plots.magnitude import magnitude
+from wiu_pyro.plots.network import network
 from wiu_pyro.plots.pruning import pruning
 from wiu_pyro.plots.reliability import reliability
 from wiu_pyro.plots.risk_coverage import risk_coverage
@@ -40,6 +41,7 @@ __all__ = [
     "layer_uncertainty",
     "loss",
     "magnitude",
+    "network",
     "pruning",
     "reliability",
     "risk_coverage",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 KINDS: dict[str, Callable[..., Any]] = {
+    "network": network,
     "layer-uncertainty": layer_uncertainty,
     "between-layers": between_layers,
     "within-layer": within_layer,

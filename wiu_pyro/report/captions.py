@@ -18,6 +18,7 @@ from wiu_pyro.report.posterior import Posterior, convergence_sentence
 __all__ = ["ALTS", "caption"]
 
 ALTS = {
+    "network": "The layers as boxes in the order of the data, coloured by how far the data determine their weights",
     "compare-layers": "Layers by posteriors, one mark each, in panels of conditional contraction, marginal contraction "
     "and KL per weight",
     "layer-uncertainty": "Distributions over the weights of each layer, of sd / prior sd, contraction and "
@@ -57,6 +58,17 @@ def caption(kind: str, posterior: Posterior, **options: Any) -> str:
         A sentence or two; empty for a kind nothing is known of.
     """
     return _CAPTIONS[kind](posterior, **options) if kind in _CAPTIONS else ""
+
+
+def _network(posterior: Posterior) -> str:
+    values, layers = posterior.like_with_like, posterior.layers
+    if not np.isfinite(values).any():
+        return "All layers are at their point estimate."
+    ends = dict.fromkeys((int(np.nanargmin(values)), int(np.nanargmax(values))))
+    words = [f"{number(values[i])} in {layers[i]}" for i in ends]
+    if len(words) == 1:
+        return f"The data determine its weights by {words[0]}."
+    return f"The data determine least, {words[0]}, and most, {words[1]}, relative to the prior."
 
 
 def _layers(posterior: Posterior) -> str:
@@ -117,11 +129,11 @@ def _input_map(posterior: Posterior) -> str:
 
 
 def _magnitude(posterior: Posterior) -> str:
-    return diagnostics.magnitude_statement(posterior.asked("magnitude"))
+    return _opening(diagnostics.magnitude_statement(posterior.asked("magnitude")))
 
 
 def _identification(posterior: Posterior) -> str:
-    return diagnostics.identification_statement(posterior.asked("identification"))
+    return _opening(diagnostics.identification_statement(posterior.asked("identification")))
 
 
 def _training(posterior: Posterior) -> str:
@@ -173,6 +185,7 @@ def _first(table: xr.Dataset) -> xr.Dataset:
 
 
 _CAPTIONS: dict[str, Callable[..., str]] = {
+    "network": _network,
     "layer-uncertainty": _layers,
     "between-layers": _between,
     "within-layer": _within,

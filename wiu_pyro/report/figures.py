@@ -16,7 +16,7 @@ from wiu_pyro.report.captions import ALTS, caption
 from wiu_pyro.report.content import Figure, FigureGroup, Section
 from wiu_pyro.report.posterior import Posterior
 
-__all__ = ["answer_figures", "drawn", "embedded", "figure_group", "figure_of", "figure_section"]
+__all__ = ["drawn", "embedded", "figure_group", "figure_of", "figure_section", "side_by_side"]
 
 DPI = 150
 COMPRESSION = 2  # of 9: a tenth larger than at 6, in a third less time
@@ -24,7 +24,8 @@ CSS_DPI = 96
 MOST_LAYERS = 3  # of one posterior, in plots that show one layer
 PER_LAYER = ("weight-heatmap",)
 ASKED = ("magnitude", "identification")  # plots of a diagnostic of the same name, asked once for all that shows it
-ELSEWHERE = (  # shown with the predictions, and with the questions they answer
+ELSEWHERE = (  # shown with the answer, the predictions, and the questions they answer
+    "network",
     "reliability",
     "risk-coverage",
     "declined-images",
@@ -32,13 +33,15 @@ ELSEWHERE = (  # shown with the predictions, and with the questions they answer
     "within-layer",
     "evolution",
     "convergence",
+    "magnitude",
+    "identification",
 )
 TITLES = {
     "layer-uncertainty": "How the weights of each layer are spread",
     "weight-heatmap": "Weight by weight",
     "input-map": "Seen from the image: the first layer's uncertainty by pixel",
-    "magnitude": "What has the size of a weight to do with its uncertainty?",
-    "identification": "Which weights did the data leave at the prior?",
+    "magnitude": "",
+    "identification": "",
     "evolution": "",
     "convergence": "",
     "loss": "Training",
@@ -149,14 +152,10 @@ def figure_group(kind: str, figures: Sequence[Figure | None]) -> FigureGroup:
     return FigureGroup(title, tuple(once.values()), NOTES.get(kind, ""))
 
 
-def answer_figures(posteriors: Sequence[Posterior]) -> FigureGroup:
-    """Return the picture that belongs to the answer: the posteriors side by side, or the only one's layers."""
-    if len(posteriors) == 1:
-        return FigureGroup("", tuple(_all_of("layer-uncertainty", posteriors)), NOTES["layer-uncertainty"])
-    return _side_by_side(posteriors)
-
-
-def _side_by_side(posteriors: Sequence[Posterior]) -> FigureGroup:
+def side_by_side(posteriors: Sequence[Posterior]) -> FigureGroup:
+    """Return the picture of all posteriors beside each other; no figure of fewer than two."""
+    if len(posteriors) < 2:
+        return FigureGroup("", ())
     try:
         drawing = plots.compare_layers({posterior.name: posterior.idata for posterior in posteriors})
     except SchemaError:

@@ -19,7 +19,7 @@ from wiu_pyro.report.content import Section, Table
 from wiu_pyro.report.numbers import MISSING, number
 from wiu_pyro.report.posterior import Posterior
 
-__all__ = ["SHOWN", "more_section"]
+__all__ = ["SHOWN", "diagnostic_tables", "more_section"]
 
 # what the page shows elsewhere, in tables or figures made for it
 SHOWN = (
@@ -28,8 +28,10 @@ SHOWN = (
     "compare",
     "convergence",
     "evolution",
+    "identification",
     "input_map",
     "layer_uncertainty",
+    "magnitude",
     "predictive",
     "training_loss",
     "weight_distribution",
@@ -57,12 +59,25 @@ def more_section(posteriors: Sequence[Posterior]) -> Section:
     tables: list[Table] = []
     for name in diagnostics.__all__:
         if name not in SHOWN:
-            tables += _tables(name, getattr(diagnostics, name), posteriors)
+            tables += diagnostic_tables(name, posteriors)
     return Section("more", "Further diagnostics", tables=tuple(tables))
 
 
-def _tables(name: str, question: Callable[..., xr.Dataset], posteriors: Sequence[Posterior]) -> list[Table]:
-    """Ask one question of all posteriors; return a table for each set of dims, the notes under the last one."""
+def diagnostic_tables(name: str, posteriors: Sequence[Posterior]) -> list[Table]:
+    """Ask one diagnostic of all posteriors; return a table for each set of dims, the notes under the last one.
+
+    Parameters
+    ----------
+    name : str
+        Of a function in `wiu_pyro.diagnostics`.
+    posteriors : sequence of Posterior
+
+    Returns
+    -------
+    list of Table
+        One that says why where there are no figures.
+    """
+    question = getattr(diagnostics, name)
     results, notes = _asked(name, question, posteriors)
     shapes = dict.fromkeys(
         data.dims for _, result in results for data in result.data_vars.values() if _fits(result, data.dims)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -15,9 +16,9 @@ from markupsafe import Markup
 
 from wiu_pyro.report.agreement import agreement_section
 from wiu_pyro.report.answer import answer
-from wiu_pyro.report.content import Alert, Section
+from wiu_pyro.report.content import Alert, FigureGroup, Section
 from wiu_pyro.report.differences import between_section, within_section
-from wiu_pyro.report.figures import answer_figures, figure_section
+from wiu_pyro.report.figures import figure_section, side_by_side
 from wiu_pyro.report.folder import RunFolder, written_aside
 from wiu_pyro.report.layer_section import layer_section
 from wiu_pyro.report.more import more_section
@@ -25,8 +26,10 @@ from wiu_pyro.report.posterior import Posterior, convergence_sentence
 from wiu_pyro.report.prediction import declined_section, prediction_section
 from wiu_pyro.report.pruning import pruning_section, read_pruning
 from wiu_pyro.report.setup import convergence_section, coverage_section, reproduce_section, setup_section
+from wiu_pyro.report.six_answers import network_figure, six_answers
 from wiu_pyro.report.stochastic import read_stochastic, stochastic_section
 from wiu_pyro.report.training import training_section
+from wiu_pyro.report.weight_questions import identification_section, magnitude_section
 
 __all__ = ["render", "write_report"]
 
@@ -105,10 +108,12 @@ def render(
         version=_version(),
         written_at=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
         answer=answer(posteriors),
-        answer_figures=answer_figures(posteriors) if posteriors else None,
+        network=network_figure(posteriors),
+        cards=six_answers(posteriors, pruned=pruned, stochastic=stochastic),
         alerts=_alerts(posteriors, record, missing),
         sections=[
             Section("answer", "The answer"),
+            *([Section("questions", "Six questions")] if posteriors else []),
             *_sections(
                 posteriors, record, missing, (pruning_section(pruned or {}), stochastic_section(stochastic or {}))
             ),
@@ -166,10 +171,12 @@ def _sections(
     sections = [setup_section(posteriors, record)]
     if posteriors:
         sections += [
-            layer_section(posteriors),
+            _with_figures(layer_section(posteriors), side_by_side(posteriors)),
             between_section(posteriors),
             within_section(posteriors),
             training_section(posteriors),
+            magnitude_section(posteriors),
+            identification_section(posteriors),
             *interventions,
             agreement_section(posteriors),
             figure_section(posteriors),
@@ -180,3 +187,7 @@ def _sections(
         ]
     sections += [coverage_section(posteriors, missing), reproduce_section(posteriors, record)]
     return [section for section in sections if not section.empty]
+
+
+def _with_figures(section: Section, group: FigureGroup) -> Section:
+    return replace(section, figure_groups=(*section.figure_groups, group)) if group.figures else section
