@@ -6,8 +6,7 @@ import pytest
 import xarray as xr
 
 from wiu_pyro.cli import main
-from wiu_pyro.report.folder import RunFolder
-from wiu_pyro.report.stochastic import KIND
+from wiu_pyro.report.folder import STOCHASTIC_LAYERS, RunFolder
 
 pytestmark = [pytest.mark.training, pytest.mark.slow]
 
@@ -42,7 +41,7 @@ def test_tables_lie_in_the_folder_and_the_page_shows_them(finished, capsys):
     assert "mean-field: With the last layer '3' alone uncertain" in out
     assert "Fitted to '3' alone (refitted)" in out
     tables = {
-        name: xr.load_dataset(RunFolder(finished).intervention(KIND, name), engine="h5netcdf")
+        name: xr.load_dataset(RunFolder(finished).intervention(STOCHASTIC_LAYERS, name), engine="h5netcdf")
         for name in ("mean-field", "laplace-kfac")
     }
     assert tables["laplace-kfac"].attrs["predictive"] == "linearised"

@@ -5,27 +5,27 @@ import pytest
 from tests.pruned import pruned
 from wiu_pyro.errors import SchemaError
 from wiu_pyro.report import page
-from wiu_pyro.report.folder import RunFolder
-from wiu_pyro.report.pruning import pruning_section, read_pruning
+from wiu_pyro.report.folder import PRUNING, RunFolder
+from wiu_pyro.report.pruning import pruning_section
 
 
 def test_tables_are_read_from_the_folder_by_posterior_and_what_was_not_pruned_is_left_out(tmp_path):
     run = RunFolder(tmp_path)
-    path = run.intervention("pruning", "mean-field")
+    path = run.intervention(PRUNING, "mean-field")
     assert path == tmp_path / "interventions" / "pruning" / "mean-field.nc"
     path.parent.mkdir(parents=True)
     pruned().to_netcdf(path, engine="h5netcdf")
-    found = read_pruning(run, ["mean-field", "laplace-kfac"])
+    found = run.read_interventions(PRUNING, ["mean-field", "laplace-kfac"])
     assert list(found) == ["mean-field"]
     assert found["mean-field"].identical(pruned())
 
 
 def test_a_broken_table_is_an_error_that_names_the_file(tmp_path):
-    path = RunFolder(tmp_path).intervention("pruning", "mean-field")
+    path = RunFolder(tmp_path).intervention(PRUNING, "mean-field")
     path.parent.mkdir(parents=True)
     path.write_text("no netCDF")
     with pytest.raises(SchemaError, match=r"mean-field\.nc cannot be read"):
-        read_pruning(RunFolder(tmp_path), ["mean-field"])
+        RunFolder(tmp_path).read_interventions(PRUNING, ["mean-field"])
 
 
 def test_section_says_what_was_found_and_shows_it_by_criterion_and_share():

@@ -7,8 +7,8 @@ import pytest
 from tests.stochastic_tables import stochastic_table
 from wiu_pyro.errors import SchemaError
 from wiu_pyro.report import render
-from wiu_pyro.report.folder import RunFolder
-from wiu_pyro.report.stochastic import KIND, read_stochastic, stochastic_section
+from wiu_pyro.report.folder import STOCHASTIC_LAYERS, RunFolder
+from wiu_pyro.report.stochastic import stochastic_section
 
 
 def test_section_says_what_was_found_and_tabulates_sets_and_effects():
@@ -34,10 +34,10 @@ def test_nothing_is_shown_where_there_is_no_table_and_little_of_one_layer():
 
 def test_tables_are_read_from_the_folder_and_a_broken_one_is_named(tmp_path):
     run = RunFolder(tmp_path)
-    path = run.intervention(KIND, "laplace-kfac")
+    path = run.intervention(STOCHASTIC_LAYERS, "laplace-kfac")
     path.parent.mkdir(parents=True)
     stochastic_table().to_netcdf(path, engine="h5netcdf")
-    assert list(read_stochastic(run, ["laplace-kfac", "mean-field"])) == ["laplace-kfac"]
+    assert list(run.read_interventions(STOCHASTIC_LAYERS, ["laplace-kfac", "mean-field"])) == ["laplace-kfac"]
     path.write_text("no file of this kind")
     with pytest.raises(SchemaError, match="A table of wiu stochastic-layers is needed"):
-        read_stochastic(run, ["laplace-kfac"])
+        run.read_interventions(STOCHASTIC_LAYERS, ["laplace-kfac"])

@@ -23,6 +23,7 @@ from wiu_pyro.cli.reading import print_wrapped, read_posteriors, show_layers
 from wiu_pyro.cli.settings import RunSettings
 from wiu_pyro.cli.tracking import track_of
 from wiu_pyro.report import answer, write_report
+from wiu_pyro.report.folder import PRUNING
 from wiu_pyro.report.numbers import plain, seconds_in_words
 
 __all__ = ["fit_from", "run_pipeline"]
@@ -45,7 +46,7 @@ def run_pipeline(settings: RunSettings) -> None:
     open_guides = [name for name in plan.guides if not _is_done(plan, record, name)]
     for name in plan.guides.keys() - open_guides:
         say(f"{name}: kept from the earlier run.")
-        if settings.prune and not plan.folder.intervention("pruning", name).is_file():
+        if settings.prune and not plan.folder.intervention(PRUNING, name).is_file():
             warn(f"{name} was not pruned: its fit is gone with the earlier run. Fit it again with --overwrite --prune.")
     if open_guides:
         _fit_all(plan, record, open_guides)

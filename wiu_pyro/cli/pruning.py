@@ -7,7 +7,7 @@ from typing import Any
 from wiu_pyro.cli.console import say, warn
 from wiu_pyro.cli.plan import Plan
 from wiu_pyro.errors import WiuError
-from wiu_pyro.report.folder import written_aside
+from wiu_pyro.report.folder import PRUNING, written_aside
 
 __all__ = ["write_pruning"]
 
@@ -30,5 +30,5 @@ def write_pruning(plan: Plan, name: str, fit: Any) -> None:
     except WiuError as error:
         warn(f"{name} was not pruned: {error}")
         return
-    with written_aside(plan.folder.intervention("pruning", name)) as aside:
+    with written_aside(plan.folder.intervention(PRUNING, name)) as aside:
         table.to_netcdf(aside, engine="h5netcdf")

@@ -12,8 +12,7 @@ from wiu_pyro.cli.console import say
 from wiu_pyro.cli.options import DataRoot, Debug
 from wiu_pyro.cli.settings import RunSettings
 from wiu_pyro.errors import DataError, GuideError, OutputError, near_matches
-from wiu_pyro.report.folder import RunFolder, written_aside
-from wiu_pyro.report.stochastic import KIND
+from wiu_pyro.report.folder import STOCHASTIC_LAYERS, RunFolder, written_aside
 
 __all__ = ["stochastic_layers"]
 
@@ -65,7 +64,7 @@ def stochastic_layers(
         table = interventions.stochastic_layers(
             fit, plan.test.tensors, ood=away, train_data=plan.train.tensors, seed=plan.settings.seed, **options
         )
-        with written_aside(run.intervention(KIND, name)) as aside:
+        with written_aside(run.intervention(STOCHASTIC_LAYERS, name)) as aside:
             table.to_netcdf(aside, engine="h5netcdf")
         print_wrapped(f"{name}: {diagnostics.stochastic_layers_statement(table)}")
         print()

@@ -5,6 +5,7 @@ A kind of plot without an entry is captioned with the posterior's name alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,9 @@ from wiu_pyro import diagnostics
 from wiu_pyro.report.numbers import number, percent
 from wiu_pyro.report.posterior import Posterior, convergence_sentence
 
-__all__ = ["ALTS", "caption"]
+__all__ = ["ALTS", "caption", "opening"]
+
+SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z'“])")
 
 ALTS = {
     "network": "The layers as boxes in the order of the data, coloured by how far the data determine their weights",
@@ -85,16 +88,16 @@ def _layers(posterior: Posterior) -> str:
 
 
 def _between(posterior: Posterior) -> str:
-    return _opening(diagnostics.between_statement(posterior.asked("between_layers")))
+    return opening(diagnostics.between_statement(posterior.asked("between_layers")))
 
 
 def _within(posterior: Posterior) -> str:
-    return _opening(diagnostics.within_statement(posterior.asked("within_layer")))
+    return opening(diagnostics.within_statement(posterior.asked("within_layer")))
 
 
-def _opening(statement: str) -> str:
-    """Return the first sentence; the page holds the others where it answers the question."""
-    return statement.split(". ")[0].rstrip(".") + "."
+def opening(statement: str, sentences: int = 1) -> str:
+    """Return the first sentences; the page holds the others where it answers the question."""
+    return " ".join(SENTENCE.split(statement)[:sentences])
 
 
 def _heatmap(posterior: Posterior, layer: str | None = None) -> str:
@@ -129,15 +132,15 @@ def _input_map(posterior: Posterior) -> str:
 
 
 def _magnitude(posterior: Posterior) -> str:
-    return _opening(diagnostics.magnitude_statement(posterior.asked("magnitude")))
+    return opening(diagnostics.magnitude_statement(posterior.asked("magnitude")))
 
 
 def _identification(posterior: Posterior) -> str:
-    return _opening(diagnostics.identification_statement(posterior.asked("identification")))
+    return opening(diagnostics.identification_statement(posterior.asked("identification")))
 
 
 def _training(posterior: Posterior) -> str:
-    return _opening(diagnostics.convergence_statement(posterior.asked("convergence")))
+    return opening(diagnostics.convergence_statement(posterior.asked("convergence")))
 
 
 def _loss(posterior: Posterior) -> str:

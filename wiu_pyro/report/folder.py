@@ -13,15 +13,20 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wiu_pyro.errors import OutputError
+import xarray as xr
 
-__all__ = ["RunFolder", "written_aside"]
+from wiu_pyro.errors import OutputError, SchemaError
+
+__all__ = ["PRUNING", "STOCHASTIC_LAYERS", "RunFolder", "written_aside"]
+
+PRUNING, STOCHASTIC_LAYERS = "pruning", "stochastic-layers"  # kinds of interventions
+MADE_BY = {PRUNING: "wiu run --prune", STOCHASTIC_LAYERS: "wiu stochastic-layers"}
 
 # The mark of a file that is not whole yet; one left over from a killed run is never read and goes with the next run.
 PARTIAL = ".partial-"
@@ -69,8 +74,40 @@ class RunFolder:
         return self.posteriors / f"{guide}.nc"
 
     def intervention(self, kind: str, guide: str) -> Path:
-        """Return where the table of one intervention (``"pruning"``) on one guide's posterior lies."""
+        """Return where the table of one kind of intervention on one guide's posterior lies."""
         return self.path / "interventions" / kind / f"{guide}.nc"
+
+    def read_interventions(self, kind: str, guides: Sequence[str]) -> dict[str, xr.Dataset]:
+        """Return the tables of one kind of intervention, by guide.
+
+        Parameters
+        ----------
+        kind : {"pruning", "stochastic-layers"}
+        guides : sequence of str
+            Those to look for; those without a table are left out.
+
+        Returns
+        -------
+        dict of str to Dataset
+
+        Raises
+        ------
+        SchemaError
+            If a file is there and cannot be read.
+        """
+        found = {}
+        for guide in guides:
+            path = self.intervention(kind, guide)
+            if not path.is_file():
+                continue
+            try:
+                found[guide] = xr.load_dataset(path, engine="h5netcdf")
+            except (OSError, ValueError) as error:
+                raise SchemaError(
+                    f"A table of {MADE_BY[kind]} is needed, but {path} cannot be read: {error}. Delete it, or run that "
+                    "command again."
+                ) from error
+        return found
 
     def read_record(self) -> dict[str, Any]:
         """Return the content of `run.json`.

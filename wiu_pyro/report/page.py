@@ -19,15 +19,15 @@ from wiu_pyro.report.answer import answer
 from wiu_pyro.report.content import Alert, FigureGroup, Section
 from wiu_pyro.report.differences import between_section, within_section
 from wiu_pyro.report.figures import figure_section, side_by_side
-from wiu_pyro.report.folder import RunFolder, written_aside
+from wiu_pyro.report.folder import PRUNING, STOCHASTIC_LAYERS, RunFolder, written_aside
 from wiu_pyro.report.layer_section import layer_section
 from wiu_pyro.report.more import more_section
 from wiu_pyro.report.posterior import Posterior, convergence_sentence
 from wiu_pyro.report.prediction import declined_section, prediction_section
-from wiu_pyro.report.pruning import pruning_section, read_pruning
+from wiu_pyro.report.pruning import pruning_section
 from wiu_pyro.report.setup import convergence_section, coverage_section, reproduce_section, setup_section
 from wiu_pyro.report.six_answers import network_figure, six_answers
-from wiu_pyro.report.stochastic import read_stochastic, stochastic_section
+from wiu_pyro.report.stochastic import stochastic_section
 from wiu_pyro.report.training import training_section
 from wiu_pyro.report.weight_questions import identification_section, magnitude_section
 
@@ -57,7 +57,7 @@ def write_report(folder: Path, posteriors: Sequence[Posterior], *, missing: Mapp
     """
     run = RunFolder(Path(folder))
     names = [posterior.name for posterior in posteriors]
-    pruned, stochastic = read_pruning(run, names), read_stochastic(run, names)
+    pruned, stochastic = (run.read_interventions(kind, names) for kind in (PRUNING, STOCHASTIC_LAYERS))
     text = render(posteriors, run.read_record(), missing=missing, pruned=pruned, stochastic=stochastic)
     with written_aside(run.page) as aside:
         aside.write_text(text, encoding="utf-8")

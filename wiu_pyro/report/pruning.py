@@ -9,52 +9,18 @@ import xarray as xr
 
 from wiu_pyro import diagnostics, plots
 from wiu_pyro.diagnostics.pruning_statement import NAMES
-from wiu_pyro.errors import SchemaError
+from wiu_pyro.report.captions import opening
 from wiu_pyro.report.content import FigureGroup, Section, Table
 from wiu_pyro.report.figures import embedded
-from wiu_pyro.report.folder import RunFolder
 from wiu_pyro.report.numbers import percent
 
-__all__ = ["pruning_section", "read_pruning"]
+__all__ = ["pruning_section"]
 
 ALT = "Curves of the error against the share of weights removed, by criterion; beside it, one layer pruned alone"
 NOTE = (
     "Weights go by their rank under a criterion, those of the lowest first; biases stay. The network left is that of "
     "the posterior means. Grey: the error of the unpruned network, and above it the margin of the test."
 )
-
-
-def read_pruning(run: RunFolder, names: Sequence[str]) -> dict[str, xr.Dataset]:
-    """Return the pruning tables of a run, by posterior.
-
-    Parameters
-    ----------
-    run : RunFolder
-    names : sequence of str
-        The posteriors to look for; those that were not pruned are left out.
-
-    Returns
-    -------
-    dict of str to Dataset
-
-    Raises
-    ------
-    SchemaError
-        If a file is there and cannot be read.
-    """
-    found = {}
-    for name in names:
-        path = run.intervention("pruning", name)
-        if not path.is_file():
-            continue
-        try:
-            found[name] = xr.load_dataset(path, engine="h5netcdf")
-        except (OSError, ValueError) as error:
-            raise SchemaError(
-                f"A pruning table of wiu run --prune is needed, but {path} cannot be read: {error}. Delete it, or run "
-                "again."
-            ) from error
-    return found
 
 
 def pruning_section(tables: Mapping[str, xr.Dataset]) -> Section:
@@ -77,8 +43,7 @@ def pruning_section(tables: Mapping[str, xr.Dataset]) -> Section:
     for name, table in tables.items():
         said = diagnostics.pruning_statement(table)
         intro.append(f"{name}: {said}")
-        opening = said.split(". ")[0].rstrip(".") + "."
-        figures.append(embedded(plots.pruning(table), name, caption=opening, alt=ALT))
+        figures.append(embedded(plots.pruning(table), name, caption=opening(said), alt=ALT))
         if table.attrs.get("left_out"):
             closing.append(f"Not for {name}: {table.attrs['left_out']}")
     groups = (FigureGroup("", tuple(figures), NOTE),)

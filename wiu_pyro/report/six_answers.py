@@ -6,7 +6,6 @@ in the section the card leads to.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ import xarray as xr
 
 from wiu_pyro import diagnostics, plots, schema
 from wiu_pyro.errors import WiuError
-from wiu_pyro.report.captions import ALTS, caption
+from wiu_pyro.report.captions import ALTS, caption, opening
 from wiu_pyro.report.content import Figure
 from wiu_pyro.report.figures import embedded
 from wiu_pyro.report.posterior import Posterior
@@ -23,7 +22,6 @@ from wiu_pyro.report.posterior import Posterior
 __all__ = ["Card", "network_figure", "six_answers"]
 
 Tables = Mapping[str, xr.Dataset]
-SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z'“])")
 MOST_PAIRS = 8
 MOST_PANELS = 3
 MISSING = "No posterior can answer."
@@ -223,8 +221,8 @@ def _add(found: _Found, part: _Part, posteriors: Sequence[Posterior], tables: Ma
             continue
         if answer is not None:
             answers[posterior.name] = answer
-            opening = _opening(part.say(answer), part.sentences)
-            found.said.setdefault(opening, []).append(f"{posterior.name}{posterior.mark}")
+            said = opening(part.say(answer), part.sentences)
+            found.said.setdefault(said, []).append(f"{posterior.name}{posterior.mark}")
     if not answers:
         found.unanswered.append((part.missing or next(iter(reasons), MISSING), part.command))
         return
@@ -241,8 +239,3 @@ def _drawn(part: _Part, posterior: Posterior, answer: xr.Dataset) -> Figure | No
         return None  # of one layer, say, there is nothing to draw
     alt = part.alt or ALTS[part.name.replace("_", "-")]
     return embedded(drawing, f"{posterior.name}{posterior.mark}", alt=alt)
-
-
-def _opening(statement: str, sentences: int) -> str:
-    """Return the first sentences of a statement."""
-    return " ".join(SENTENCE.split(statement)[:sentences])

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
 from wiu_pyro import diagnostics, plots
-from wiu_pyro.errors import SchemaError
+from wiu_pyro.report.captions import opening
 from wiu_pyro.report.content import FigureGroup, Section, Table
 from wiu_pyro.report.figures import embedded
-from wiu_pyro.report.folder import RunFolder
 from wiu_pyro.report.numbers import MISSING, number, percent
 
-__all__ = ["KIND", "read_stochastic", "stochastic_section"]
+__all__ = ["stochastic_section"]
 
-KIND = "stochastic-layers"  # folder of the tables, under the run's interventions
 TITLE = "Is the last layer enough?"
 ALTS = (
     "Sets of uncertain layers by rows, with the share of the functional variance and differences in score from the "
@@ -41,39 +39,6 @@ METRICS = {
 EFFECTS = {"first_order": "first order", "shapley": "Shapley", "total": "total"}
 
 
-def read_stochastic(run: RunFolder, names: Sequence[str]) -> dict[str, xr.Dataset]:
-    """Return the tables of a run's stochastic layers, by posterior.
-
-    Parameters
-    ----------
-    run : RunFolder
-    names : sequence of str
-        The posteriors to look for; those without a table are left out.
-
-    Returns
-    -------
-    dict of str to Dataset
-
-    Raises
-    ------
-    SchemaError
-        If a file is there and cannot be read.
-    """
-    found = {}
-    for name in names:
-        path = run.intervention(KIND, name)
-        if not path.is_file():
-            continue
-        try:
-            found[name] = xr.load_dataset(path, engine="h5netcdf")
-        except (OSError, ValueError) as error:
-            raise SchemaError(
-                f"A table of wiu stochastic-layers is needed, but {path} cannot be read: {error}. Delete it, or run "
-                "that command again."
-            ) from error
-    return found
-
-
 def stochastic_section(tables: Mapping[str, xr.Dataset]) -> Section:
     """Return whether the last layer is enough, and whose the variance is: findings, figures, tables.
 
@@ -93,8 +58,7 @@ def stochastic_section(tables: Mapping[str, xr.Dataset]) -> Section:
         intro.append(f"{name}: {said}")
         if table.sizes["layer"] < 2:
             continue
-        opening = said.split(". ")[0].rstrip(".") + "."
-        sets.append(embedded(plots.stochastic_layers(table), name, caption=opening, alt=ALTS[0]))
+        sets.append(embedded(plots.stochastic_layers(table), name, caption=opening(said), alt=ALTS[0]))
         rows.append(_sets_table(name, table))
         if "effect_share" in table:
             effects.append(embedded(plots.layer_effects(table), name, alt=ALTS[1]))
