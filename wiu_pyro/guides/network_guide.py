@@ -270,6 +270,24 @@ class NetworkGuide(AutoContinuous):
         divergence = posterior.log_prob(flat) - self.log_prior(flat)
         return kl_weight * self.temperature * divergence - self.log_likelihood(self.unpack(flat), batch)
 
+    def make_optimiser(self, parameters: list[torch.Tensor], learning_rate: float) -> torch.optim.Optimizer:
+        """Return what `wiu.fit` trains with: Adam, unless the guide has an update of its own.
+
+        Parameters
+        ----------
+        parameters : list of Tensor
+            The guide's parameters, and the model's without a prior.
+        learning_rate : float
+
+        Returns
+        -------
+        torch.optim.Optimizer
+        """
+        return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+
+    def after_step(self, step: int, total: int) -> None:
+        """Look at the parameters after each of the optimiser's steps; `step` counts from 0 to `total` - 1."""
+
     def least_travel(self) -> float:
         """Return how far a parameter of a new guide must be able to move, or its result is where it started."""
         return 0.0

@@ -137,7 +137,7 @@ class Run:
             return losses, scores
         parameters = self.parameters()
         rate = self.config.learning_rate or LEARNING_RATE
-        optimiser = torch.optim.Adam(parameters, lr=rate, fused=True)
+        optimiser = self._optimiser(parameters, rate)
         total, full = epochs * len(batches), self.full_rate_epochs(epochs) * len(batches)
         online = self._online(batches, epochs)
         if self.config.track is not None:
@@ -154,6 +154,8 @@ class Run:
                     for group in optimiser.param_groups:
                         group["lr"] = rate * _fraction(step, full, total)
                     value = self._step(optimiser, parameters, batch, step)
+                    if self.direct:
+                        self.guide.after_step(step, total)
                     if self.tracker is not None:
                         self.tracker.stepped(batch, value)
                     running, count, step = running + value, count + 1, step + 1
@@ -166,6 +168,11 @@ class Run:
                     self._mode(training=False)
                     online.after_epoch(number)
         return losses, scores
+
+    def _optimiser(self, parameters: list[torch.Tensor], rate: float) -> torch.optim.Optimizer:
+        if self.direct:
+            return self.guide.make_optimiser(parameters, rate)
+        return torch.optim.Adam(parameters, lr=rate, fused=True)
 
     @property
     def track(self) -> Track | None:
