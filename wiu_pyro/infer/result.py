@@ -43,6 +43,9 @@ class Fit:
         shared, and another fit of it moves them on; `predict` and the export put these back for as long as they run.
     track : Track or None
         The layers' figures through the training, where `FitConfig.track` asked for them.
+    members : tuple of Fit
+        Of an ensemble, each network's own fit; empty otherwise. Its losses and validation are their means, and
+        `point_estimate` and `unsampled` the first one's: networks have no common centre.
     """
 
     model: Callable[..., Any]
@@ -56,3 +59,4 @@ class Fit:
     point_estimate: dict[str, torch.Tensor] = field(repr=False)
     unsampled: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     track: Track | None = field(default=None, repr=False)
+    members: tuple[Fit, ...] = field(default=(), repr=False)

@@ -2,6 +2,7 @@
 
 from wiu_pyro.nn.batches import Batches, as_batches
 from wiu_pyro.nn.describe import base_distribution, describe_prior
+from wiu_pyro.nn.fresh import fresh_weights
 from wiu_pyro.nn.network import BayesianNetwork, complete_num_data
 from wiu_pyro.nn.numbered import count_batches, numbered_batches
 from wiu_pyro.nn.other_prior import under_prior
@@ -33,6 +34,7 @@ __all__ = [
     "count_batches",
     "describe_prior",
     "evaluation_mode",
+    "fresh_weights",
     "holding",
     "inspect_model",
     "numbered_batches",
