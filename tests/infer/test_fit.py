@@ -27,7 +27,7 @@ from wiu_pyro.errors import (
 )
 from wiu_pyro.guides import AutoDiagonalLaplace, AutoFullLaplace, AutoKFACLaplace, AutoMeanField, init_to_network
 from wiu_pyro.infer import draw_weights, predict
-from wiu_pyro.infer.run import Run, _fraction
+from wiu_pyro.infer.training import Training
 from wiu_pyro.nn import BayesianNetwork, Laplace, Normal
 from wiu_pyro.testing import linear_gaussian, small_classifier
 
@@ -245,14 +245,6 @@ def test_mean_field_of_a_linear_gaussian_network_finds_mean_and_conditional_sds(
     conditional = torch.linalg.inv(problem.covariance).diagonal().rsqrt()
     assert ((guide.loc - mean).abs() < 0.1 * conditional).all()
     torch.testing.assert_close(guide.log_scale.exp(), conditional, rtol=0.05, atol=0)
-
-
-def test_learning_rate_is_full_and_then_falls_to_zero():
-    rates = [_fraction(step, 70, 100) for step in range(101)]
-    assert rates[:70] == [1.0] * 70
-    assert rates[85] == pytest.approx(0.5)
-    assert rates[100] == pytest.approx(0.0)
-    assert all(one >= other for one, other in zip(rates, rates[1:]))
 
 
 def test_constant_schedule_differs_from_the_default_after_the_full_rate_part():
@@ -480,6 +472,6 @@ def test_guide_fitted_further_is_not_judged_by_where_it_once_started():
 
 @pytest.mark.parametrize("guide_class", [AutoDiagonalLaplace, AutoKFACLaplace, AutoFullLaplace])
 def test_prior_that_no_curvature_covers_is_refused_before_training(guide_class, monkeypatch):
-    monkeypatch.setattr(Run, "train", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(Training, "go", lambda *_: pytest.fail("trained"))
     with pytest.raises(PriorError, match="site '0.weight' has a Laplace"):
         fit(guide_class, model=network(prior=Laplace(1.0)))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from wiu_pyro.errors import DataError, DeviceError, GuideError, near_matches
+from wiu_pyro.infer.schedule import SCHEDULES
 from wiu_pyro.infer.track import TrackConfig, read_track
 
 __all__ = ["FitConfig", "read_config", "read_device"]
@@ -25,8 +26,9 @@ class FitConfig:
         Data per step, for tensors and Datasets; a DataLoader brings its own.
     learning_rate : float or None
         Of Adam; the guide's default (1e-3) when None.
-    schedule : {"tail", "constant"}
-        ``"tail"``: full rate, then a cosine to zero over the last 30 % of the epochs; or no change at all.
+    schedule : {"tail", "constant", "cosine"}
+        Full learning rate, then a cosine to zero over the last 30 % of the epochs; no change at all; or a cosine from the
+        first step on.
     device : {"cpu", "cuda", "auto"}
     temperature : float or None
         Set on the guide when given.
@@ -80,8 +82,8 @@ def read_config(options: dict[str, Any]) -> FitConfig:
         value = getattr(config, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise GuideError(f"{name} must be a positive number, but is {value}. Leave it out for the default.")
-    if config.schedule not in ("tail", "constant"):
-        raise GuideError(f"Unknown schedule '{config.schedule}'. {near_matches(config.schedule, ['tail', 'constant'])}")
+    if config.schedule not in SCHEDULES:
+        raise GuideError(f"Unknown schedule '{config.schedule}'. {near_matches(config.schedule, SCHEDULES)}")
     return config
 
 

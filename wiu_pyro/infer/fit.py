@@ -23,6 +23,7 @@ from wiu_pyro.infer.cross_validation import cross_validate_prior
 from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.run import Run
 from wiu_pyro.infer.seeding import seeded
+from wiu_pyro.infer.training import Training
 from wiu_pyro.nn import as_batches, complete_num_data, unsampled
 
 __all__ = ["Fit", "fit"]
@@ -90,10 +91,11 @@ def fit(
         structure = check_data(model, batches)
         run = Run(model, guide, config=config, structure=structure, device=device)
         run.prepare(batches, {**start.point_estimate, **start.unsampled} if isinstance(start, Fit) else start)
-        losses, scores = run.train(batches, epochs, validation)
+        training = Training(run, batches, epochs=epochs, validation=validation)
+        training.go()
         posterior = run.finish(data)
-    convergence = _assessed(run, losses, epochs=epochs, steps_per_epoch=len(batches), travel=travel)
-    track = run.track
+    losses, scores, track = training.losses, training.scores, training.track
+    convergence = _assessed(training, travel=travel)
     if _shares_point_estimate(start, guide, epochs):  # then that one's training, and its verdict, are this one's
         losses, scores, convergence, track = start.losses, start.validation, start.convergence, start.track
     found = Fit(
@@ -120,14 +122,15 @@ def _settings(guide: AutoGuide, config: FitConfig, *, epochs: int, **found: Any)
     return {"guide": type(guide).__name__, "epochs": epochs, **asdict(config), **found}
 
 
-def _assessed(run: Run, losses: list[float], *, epochs: int, steps_per_epoch: int, travel: float) -> Convergence:
-    """Judge a run by its losses, without the part that no weight can change."""
+def _assessed(training: Training, *, travel: float) -> Convergence:
+    """Judge a training by its losses, without the part that no weight can change."""
+    run = training.run
     offset = run.guide.loss_offset() if isinstance(run.guide, NetworkGuide) else 0.0
     return assess(
-        [loss - offset for loss in losses],
-        full_rate_epochs=run.full_rate_epochs(epochs),
+        [loss - offset for loss in training.losses],
+        full_rate_epochs=training.schedule.full_rate_epochs,
         least=0.0 if run.structure.likelihood in ("categorical", "bernoulli") else run.structure.num_data,
-        reach=run.reach(epochs, steps_per_epoch),
+        reach=training.travel,
         travel=travel,
     )
 
