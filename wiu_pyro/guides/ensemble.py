@@ -56,7 +56,7 @@ class AutoEnsemble(AutoGuide):
     >>> model = wiu.nn.BayesianNetwork(nn.Linear(4, 3), num_data=8)
     >>> guide = AutoEnsemble(model, size=3)
     >>> fit = wiu.fit(model, guide, (torch.ones(8, 4), torch.zeros(8).long()), epochs=1)
-    >>> len(fit.members), wiu.predict(fit, torch.ones(2, 4)).mean.shape
+    >>> len(fit.members), wiu.infer.predict(fit, torch.ones(2, 4)).mean.shape
     (3, (2, 3))
     """
 

@@ -5,17 +5,21 @@ It is no posterior: nothing is known of how far the weights may move. It is what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
+from pyro.infer.autoguide import AutoDelta
 from torch import nn
 
 from wiu_pyro.errors import PriorError
+from wiu_pyro.guides.closed_form import ClosedForm
 from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
+from wiu_pyro.nn import ModelStructure
 
-__all__ = ["AutoPointEstimate"]
+__all__ = ["AutoPointEstimate", "is_point_estimate"]
 
 
 class AutoPointEstimate(NetworkGuide):
@@ -48,6 +52,7 @@ class AutoPointEstimate(NetworkGuide):
     """
 
     structure_name = "point"
+    no_density: ClassVar[str] = "a point estimate has no density"
 
     def __init__(
         self,
@@ -81,3 +86,23 @@ class AutoPointEstimate(NetworkGuide):
         """Return the normalising constant of the Normal priors, which shifts −log joint and depends on units."""
         prior = self.flat_prior()
         return self.temperature * (prior.log_scale_sum + prior.num_normal * HALF_LOG_TWO_PI)
+
+    def moments(self, structure: ModelStructure) -> ClosedForm:
+        """Return the weights as means with an sd of 0, the mark of weights at a point estimate; no KL."""
+        point = self.point_estimate()
+        mean = {site: point[site] for site in structure.parameter_sites}
+        held = {site: torch.zeros_like(value) for site, value in mean.items()}
+        return ClosedForm(
+            mean=mean,
+            sd=held,
+            sd_conditional=held,
+            layer_kl={layer.name: math.nan for layer in structure.layers},
+            kl_total=math.nan,
+            layer_structure={layer.name: "point" for layer in structure.layers},
+            factorised=True,
+        )
+
+
+def is_point_estimate(guide: Any) -> bool:
+    """Return whether a guide is a point in the space of weights: the toolkit's, or Pyro's `AutoDelta`."""
+    return isinstance(guide, AutoPointEstimate | AutoDelta)

@@ -6,6 +6,7 @@ Lakshminarayanan et al. (2017): each member starts from weights of its own and s
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -112,11 +113,13 @@ def _starts(start: Any, size: int) -> Sequence[Any]:
 def _fresh(
     model: Callable[..., Any], guide: AutoEnsemble, data: Any, *, seed: int, options: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
-    """Return the weights a member starts at: drawn on the CPU, so that they are the same on every device."""
+    """Return the weights a member starts at."""
+    device = read_device(options.get("device", "cpu"))
     if isinstance(model, torch.nn.Module):
-        model.to(read_device(options.get("device", "cpu")))
-    with seeded(seed):
-        structure = check_data(model, as_batches(data, device=read_device(options.get("device", "cpu"))))
+        model.to(device)
+    with seeded(seed, device), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the data: the fit says it of its own
+        structure = check_data(model, as_batches(data, device=device))
         return fresh_weights(model, [*structure.priors], init=guide.init)
 
 
@@ -206,4 +209,6 @@ def _convergence(found: Sequence[Convergence]) -> Convergence:
     detail = f"{settled} of {len(found)} members converged; {'the slowest' if verdict else 'one that did not'}: "
     if verdict is None:
         detail = ""
-    return Convergence(verdict, max((one.change for one in known), default=math.nan), worst.threshold, detail + worst.detail)
+    return Convergence(
+        verdict, max((one.change for one in known), default=math.nan), worst.threshold, detail + worst.detail
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,13 +13,16 @@ from pyro.infer.autoguide import AutoGuide
 
 from wiu_pyro.errors import GuideError
 from wiu_pyro.guides.block_normal import AutoBlockNormal
+from wiu_pyro.guides.ensemble import AutoEnsemble
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.guides.point_estimate import AutoPointEstimate
 from wiu_pyro.guides.prior_scales import read_tuning
 from wiu_pyro.infer.checks import check_data
 from wiu_pyro.infer.config import FitConfig, read_config, read_device
 from wiu_pyro.infer.convergence import Convergence, assess
 from wiu_pyro.infer.cross_validation import cross_validate_prior
+from wiu_pyro.infer.ensemble import fit_ensemble
 from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.run import Run
 from wiu_pyro.infer.seeding import seeded
@@ -37,7 +40,7 @@ def fit(
     epochs: int = 20,
     seed: int = 0,
     validation: Any = None,
-    start: Fit | Mapping[str, torch.Tensor] | None = None,
+    start: Fit | Mapping[str, torch.Tensor] | Sequence[Any] | None = None,
     **options: Any,
 ) -> Fit:
     """Train a guide; for a Laplace guide, then compute the curvature in one more pass over the data.
@@ -56,10 +59,11 @@ def fit(
     seed : int
     validation : like `data`, optional
         Looked at after each epoch.
-    start : Fit or mapping of site to Tensor, optional
+    start : Fit, mapping of site to Tensor, or sequence of them, optional
         Weights to start from, such as another fit's point estimate; parameters without a prior and running statistics
         too, where they are named or a Fit is given. Without it they go on from where the model's last fit left them.
-        A Laplace guide with ``epochs=0`` that starts from a Laplace fit takes over its losses and convergence.
+        A Laplace guide with ``epochs=0`` that starts from a Laplace fit takes over its losses and convergence. The
+        members of an ensemble have fresh weights, unless they start from those of another, or from a list.
     **options
         The fields of `FitConfig`.
 
@@ -81,6 +85,9 @@ def fit(
     config = read_config(options)
     if epochs < 0:
         raise GuideError(f"epochs must be 0 or more, but is {epochs}. 0 keeps the weights as they are.")
+    if isinstance(guide, AutoEnsemble):
+        options |= {"epochs": epochs, "validation": validation}
+        return fit_ensemble(fit, model, guide, data, seed=seed, start=start, **options)
     device = read_device(config.device)
     _adopt(model, guide, data, config)
     travel = guide.least_travel() if isinstance(guide, NetworkGuide) and guide.prototype_trace is None else 0.0
@@ -162,11 +169,11 @@ def _adopt(model: Callable[..., Any], guide: AutoGuide, data: Any, config: FitCo
 
 
 def _shares_point_estimate(start: Any, guide: AutoGuide, epochs: int) -> bool:
-    """Return whether a Laplace guide keeps the point estimate of another Laplace fit."""
+    """Return whether a Laplace guide, or a point estimate, keeps the point estimate of another such fit."""
     return (
         epochs == 0
         and isinstance(start, Fit)
-        and isinstance(start.guide, AutoBlockNormal)
-        and isinstance(guide, LaplaceGuide)
+        and isinstance(start.guide, AutoBlockNormal | AutoPointEstimate)
+        and isinstance(guide, LaplaceGuide | AutoPointEstimate)
         and start.guide.temperature == guide.temperature
     )

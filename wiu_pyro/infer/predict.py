@@ -14,29 +14,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from wiu_pyro.curvature import OutputLikelihood, read
 from wiu_pyro.errors import GuideError, near_matches
-from wiu_pyro.infer.draws import draw_weights
 from wiu_pyro.infer.functional import functional_distribution
 from wiu_pyro.infer.link import LINKS
+from wiu_pyro.infer.mixture import mixture_summaries
+from wiu_pyro.infer.outputs import in_chunks, linearised_outputs, sampled_outputs, with_hits
 from wiu_pyro.infer.result import Fit
-from wiu_pyro.infer.summaries import (
-    INTERVAL,
-    Outputs,
-    Summary,
-    class_numbers,
-    summarise_closed_form,
-    summarise_draws,
-)
-from wiu_pyro.linalg import covariance_root
+from wiu_pyro.infer.summaries import INTERVAL, Summary, summarise_closed_form, summarise_draws
 from wiu_pyro.metrics import mean_with_se
-from wiu_pyro.nn import Batches, as_batches, holding, run_at
+from wiu_pyro.nn import Batches, as_batches, holding
 
 __all__ = ["INTERVAL", "Predictions", "predict"]
 
 CHUNK_ELEMENTS = 2**25  # probabilities held at once: 128 MB in float32
 BATCH_SIZE = 500  # of tensors and Datasets
 KINDS = ("linearised", "sampled")
+LEADING = ("log_likelihood", "member_mean", "member_variance")  # whose data stand along the second axis
 LOST_POINTS = 0.005  # share of the data below which lost accuracy is not worth a warning
 
 
@@ -53,12 +46,13 @@ class Predictions:
     mean : ndarray, shape (N, C)
         Class probabilities, or predictive means.
     point_mean : ndarray, shape (N, C)
-        The same of the point estimate alone.
+        The same of the point estimate alone; of an ensemble, that of the first member's.
     link : {"mc", "probit", "bridge", "bridge_norm"}
         How class probabilities came from a linearised network's logits.
     lower, upper : ndarray, shape (N, C), or None
         Equal-tailed 95 % interval: of the class probability under the posterior, or of a new observation. None for
-        several classes with the probit approximation, which speaks of the mean alone.
+        several classes with the probit approximation, which speaks of the mean alone, for an ensemble with any closed
+        form, and for the classes of an ensemble of point estimates, which has as many points as members.
     predictive_entropy : ndarray, shape (N,), or None for regression
     expected_entropy, mutual_information : ndarray, shape (N,), or None for regression and the probit approximation
     functional_variance : ndarray, shape (N, C), or None for classes by sampled networks
@@ -69,7 +63,12 @@ class Predictions:
     concentration : ndarray, shape (N, C), or None
         Parameters of the Dirichlet over several classes that the Laplace bridge gives.
     log_likelihood : ndarray, shape (num_samples, N), or None without labels or without draws
-        Of each datum under each draw.
+        Of each datum under each draw; of an ensemble member by member, a point estimate being one draw.
+    member_mean : ndarray, shape (members, N, C), or None
+        What `mean` is of each member of an ensemble.
+    member_variance : ndarray, shape (members, N, C), or None
+        What `probability_variance`, or of a regression `functional_variance`, is of each member of an ensemble; None of
+        point estimates, which have none.
     """
 
     kind: str
@@ -89,6 +88,8 @@ class Predictions:
     probability_variance: np.ndarray | None = None
     concentration: np.ndarray | None = None
     log_likelihood: np.ndarray | None = None
+    member_mean: np.ndarray | None = None
+    member_variance: np.ndarray | None = None
 
 
 def predict(
@@ -103,6 +104,7 @@ def predict(
     Parameters
     ----------
     fit : Fit
+        Of an ensemble, the mixture over its members is predicted: see `wiu_pyro.infer.mixture`.
     data : DataLoader, Dataset, tuple of tensors (x, y), or a tensor of inputs
     kind : {"linearised", "sampled"}, optional
         The guide's default when None: linearised for Laplace, sampled otherwise.
@@ -138,7 +140,10 @@ def predict(
     if isinstance(fit.model, torch.nn.Module):
         fit.model.eval()
     with holding(fit.model, fit.unsampled):
-        if kind == "sampled":
+        if fit.members:
+            draws = {"num_samples": num_samples, "seed": seed, "elements": CHUNK_ELEMENTS}
+            chunks = list(mixture_summaries(fit, batches, kind=kind, link=link, **draws))
+        elif kind == "sampled":
             chunks = list(_sampled(fit, batches, num_samples, seed))
         elif link == "mc":
             chunks = list(_linearised(fit, batches, num_samples, seed))
@@ -169,62 +174,15 @@ def _check(kind: str, link: str, num_samples: int) -> None:
 
 def _linearised(fit: Fit, batches: Batches, num_samples: int, seed: int) -> Iterator[Summary]:
     generator = torch.Generator().manual_seed(seed)
-    for part in functional_distribution(fit.model, fit.guide, batches):
-        root = covariance_root(part.covariance)
-        noise = torch.randn(num_samples, *part.mean.shape, generator=generator).to(part.mean)
-        draws = part.mean + torch.einsum("ncd,snd->snc", root, noise)
-        known = getattr(part.likelihood, "noise_scale", None)
-        labels = part.batch[1] if len(part.batch) > 1 else None
-        noise_scale = None if known is None else known[None]
-        variance = part.covariance.diagonal(dim1=-2, dim2=-1)
-        yield summarise_draws(Outputs(part.likelihood, draws, part.mean, labels, noise_scale, variance), seed)
+    for outputs in linearised_outputs(fit, batches, num_samples=num_samples, generator=generator):
+        yield summarise_draws(outputs, seed)
 
 
 def _sampled(fit: Fit, batches: Batches, num_samples: int, seed: int) -> Iterator[Summary]:
     rows = max(1, CHUNK_ELEMENTS // (num_samples * max(fit.structure.num_outputs, 1)))
-    chunk: list[tuple[torch.Tensor, ...]] = []
-    size = 0
-    for batch in batches:
-        chunk.append(batch)
-        size += len(batch[0])
-        if size >= rows:
-            yield _sampled_chunk(fit, chunk, num_samples, seed)
-            chunk, size = [], 0
-    if chunk:
-        yield _sampled_chunk(fit, chunk, num_samples, seed)
-
-
-def _sampled_chunk(fit: Fit, chunk: list[tuple[torch.Tensor, ...]], num_samples: int, seed: int) -> Summary:
-    draws, noises = [], []
-    for weights in draw_weights(fit.guide, num_samples=num_samples, seed=seed, batch=chunk[0]):
-        parts = [_run(fit, weights, batch) for batch in chunk]
-        draws.append(torch.cat([part.output for part in parts]))
-        if hasattr(parts[0], "noise_scale"):
-            noises.append(torch.cat([part.noise_scale for part in parts]))
-    points = [_run(fit, fit.point_estimate, batch) for batch in chunk]
-    point = torch.cat([part.output for part in points])
-    labels = torch.cat([batch[1] for batch in chunk]) if len(chunk[0]) > 1 else None
-    noise = torch.stack(noises) if noises else None
-    found = summarise_draws(Outputs(points[0], torch.stack(draws), point, labels, noise), seed)
-    if labels is not None and points[0].kind == "categorical":
-        labels = class_numbers(labels)
-    if labels is not None and points[0].kind != "normal":
-        found["hits"] = np.stack([_hits(found[name], labels) for name in ("mean", "point_mean")], -1)
-    return found
-
-
-def _run(fit: Fit, weights: dict[str, torch.Tensor], batch: tuple[torch.Tensor, ...]) -> OutputLikelihood:
-    with torch.no_grad():
-        trace, _ = run_at(fit.model, weights, batch)
-        return read(trace.nodes[fit.structure.observed]["fn"])
-
-
-def _hits(probabilities: np.ndarray, labels: torch.Tensor) -> np.ndarray:
-    """Return the share of each datum's labels that its probabilities predict, shape (N,)."""
-    truth = labels.cpu().numpy()
-    if truth.ndim == 1 and probabilities.shape[1] > 1:
-        return (probabilities.argmax(1) == truth).astype(float)
-    return ((probabilities > 0.5) == (truth.reshape(probabilities.shape) > 0.5)).mean(1)
+    for chunk in in_chunks(batches, rows):
+        outputs = sampled_outputs(fit, chunk, num_samples=num_samples, seed=seed)
+        yield with_hits(summarise_draws(outputs, seed), outputs)
 
 
 def _warn_of_lost_accuracy(found: dict[str, Any]) -> None:
@@ -244,7 +202,6 @@ def _warn_of_lost_accuracy(found: dict[str, Any]) -> None:
 
 def _gather(chunks: list[Summary]) -> dict[str, Any]:
     joined = {
-        name: np.concatenate([chunk[name] for chunk in chunks], axis=1 if name == "log_likelihood" else 0)
-        for name in chunks[0]
+        name: np.concatenate([chunk[name] for chunk in chunks], axis=int(name in LEADING)) for name in chunks[0]
     }
     return {name: value.astype(np.float32) for name, value in joined.items()}
