@@ -194,10 +194,8 @@ def _moments(source: Source) -> list[dict[str, SiteMoments]]:
             known = chain.conditional or {}
             found.append({site: replace(part, sd_conditional=known.get(site)) for site, part in estimated.items()})
             continue
-        closed = chain.closed
-        found.append(
-            {site: SiteMoments(closed.mean[site], closed.sd[site], closed.sd_conditional[site]) for site in sites}
-        )
+        closed, conditional = chain.closed, chain.closed.sd_conditional or {}
+        found.append({site: SiteMoments(closed.mean[site], closed.sd[site], conditional.get(site)) for site in sites})
     return found
 
 

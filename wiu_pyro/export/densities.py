@@ -35,6 +35,8 @@ def log_density(guide: Any) -> tuple[LogDensity | None, str]:
     name = type(guide).__name__
     if isinstance(guide, AutoDelta) or type(guide) is AutoLaplaceApproximation:
         return None, f"{name} is a point estimate, which has no density"
+    if getattr(guide, "no_density", ""):
+        return None, guide.no_density
     if callable(getattr(guide, "log_prob", None)):
         return _of_own_guide(guide), ""
     if isinstance(guide, AutoNormal):

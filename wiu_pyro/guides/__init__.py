@@ -3,7 +3,10 @@
 from wiu_pyro.guides.block_normal import AutoBlockNormal, CurvatureRecord
 from wiu_pyro.guides.closed_form import ClosedForm, closed_form
 from wiu_pyro.guides.cost import Cost, LayerCost
+from wiu_pyro.guides.dropout import AutoMCDropout
+from wiu_pyro.guides.ensemble import AutoEnsemble
 from wiu_pyro.guides.evidence import log_marginal_likelihood
+from wiu_pyro.guides.ivon import AutoIVON
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.laplace_block import AutoBlockDiagonalLaplace
 from wiu_pyro.guides.laplace_diagonal import AutoDiagonalLaplace
@@ -14,6 +17,7 @@ from wiu_pyro.guides.laplace_last import AutoLastLayerLaplace
 from wiu_pyro.guides.laplace_layers import AutoLaplace
 from wiu_pyro.guides.laplace_subnetwork import AutoSubnetworkLaplace
 from wiu_pyro.guides.mean_field import AutoMeanField
+from wiu_pyro.guides.point_estimate import AutoPointEstimate
 from wiu_pyro.guides.prior_scales import PriorRecord, PriorTuning
 from wiu_pyro.guides.prior_tuning import tune_prior
 from wiu_pyro.guides.registry import by_name, known_guides
@@ -24,11 +28,15 @@ __all__ = [
     "AutoBlockNormal",
     "AutoDiagonalLaplace",
     "AutoEKFACLaplace",
+    "AutoEnsemble",
     "AutoFullLaplace",
+    "AutoIVON",
     "AutoKFACLaplace",
     "AutoLaplace",
     "AutoLastLayerLaplace",
+    "AutoMCDropout",
     "AutoMeanField",
+    "AutoPointEstimate",
     "AutoSubnetworkLaplace",
     "ClosedForm",
     "Cost",

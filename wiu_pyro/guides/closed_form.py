@@ -2,7 +2,8 @@
 
 A Gaussian guide is read as blocks of the flat vector of weights, each with a precision matrix. From these come marginal
 and conditional sds, and the KL of each layer's marginal from its prior. Layer KLs add up to the whole only where the
-blocks are layers; the rest stands beside them as `kl_total`.
+blocks are layers; the rest stands beside them as `kl_total`. A guide that is no Gaussian and knows its moments all the
+same gives them itself: ``guide.moments(structure)``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class ClosedForm:
     ----------
     mean, sd, sd_conditional : dict of site to Tensor
         In the site's shape and units; `sd` is marginal, `sd_conditional` 1/√precision. Both are 0 for a weight at its
-        point estimate.
+        point estimate. `sd_conditional` is None where it is not defined.
     layer_kl : dict of str to float
         KL of each layer's marginal from its prior, in nats, over those of its weights that have a posterior; NaN for a
         layer at its point estimate, and where the prior depends on another site, so that the layer's own prior has no
@@ -59,7 +60,7 @@ class ClosedForm:
 
     mean: dict[str, torch.Tensor]
     sd: dict[str, torch.Tensor]
-    sd_conditional: dict[str, torch.Tensor]
+    sd_conditional: dict[str, torch.Tensor] | None
     layer_kl: dict[str, float]
     kl_total: float
     layer_structure: dict[str, str]
@@ -89,6 +90,8 @@ def closed_form(guide: Any, structure: ModelStructure) -> ClosedForm | None:
         If the guide is a Laplace guide that has only its point estimate, or has not been set up.
     """
     with torch.no_grad():
+        if callable(getattr(guide, "moments", None)) and getattr(guide, "prototype_trace", None) is not None:
+            return guide.moments(structure)
         gaussian = read_gaussian(guide, structure)
         if gaussian is None:
             return None

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -62,6 +63,16 @@ class FlatPrior:
         """Whether every prior is Normal."""
         return self.num_normal == len(self.loc)
 
+    @cached_property
+    def precision(self) -> torch.Tensor:
+        """1 / sd² of each."""
+        return self.scale.square().reciprocal()
+
+    @cached_property
+    def centred(self) -> bool:
+        """Whether every mean is zero."""
+        return not self.loc.any()
+
 
 class NetworkGuide(AutoContinuous):
     """Base of the toolkit's guides: a Gaussian over one flat vector of all weights.
@@ -86,6 +97,8 @@ class NetworkGuide(AutoContinuous):
     default_predictive: ClassVar[str] = "sampled"
     trained_by: ClassVar[str] = "svi"
     factorised: ClassVar[bool] = False  # all weights independent Normals, with means and sds from `_loc_scale`
+    needs_dropout: ClassVar[bool] = False  # whether it takes networks with dropout alone
+    no_density: ClassVar[str] = ""  # why `log_prob` gives no density, where it gives none
 
     def __init__(
         self,

@@ -144,9 +144,9 @@ class Tracker:
     def _figures(self, layer: Layer, form: ClosedForm, priors: dict[str, Any]) -> dict[str, float]:
         """Return the figures of one layer by the names of `FIGURES`."""
         sites = list(layer.sites.values())
-        mean, sd, conditional = (
-            _pooled([part[s] for s in sites]) for part in (form.mean, form.sd, form.sd_conditional)
-        )
+        mean, sd = (_pooled([part[site] for site in sites]) for part in (form.mean, form.sd))
+        given = form.sd_conditional
+        conditional = None if given is None else _pooled([given[site] for site in sites])
         prior_mean, prior_sd = (_pooled([priors[site][place] for site in sites]) for place in (0, 1))
         found = metrics.layer_figures(mean, sd, prior_sd=prior_sd, sd_conditional=conditional)
         known, kl = sd > 0, form.layer_kl[layer.name]

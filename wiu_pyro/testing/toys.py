@@ -187,13 +187,15 @@ def _as_parameter(net: nn.Module, name: str) -> None:
     module.register_parameter(parameter, nn.Parameter(value))
 
 
-def small_classifier(*, num_data: int = 24, seed: int = 0) -> tuple[BayesianNetwork, Data]:
+def small_classifier(*, num_data: int = 24, seed: int = 0, dropout: float = 0.0) -> tuple[BayesianNetwork, Data]:
     """Make a network of two layers, three classes, with data: small enough for any guide.
 
     Parameters
     ----------
     num_data : int
     seed : int
+    dropout : float
+        Probability of a dropout before the second layer; 0 for none.
 
     Returns
     -------
@@ -207,4 +209,6 @@ def small_classifier(*, num_data: int = 24, seed: int = 0) -> tuple[BayesianNetw
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
     x = torch.randn(num_data, 4, generator=generator)
     y = (x[:, :3] + 0.5 * torch.randn(num_data, 3, generator=generator)).argmax(1)
+    if dropout > 0:
+        net.insert(2, nn.Dropout(dropout))
     return BayesianNetwork(net, num_data=num_data), (x, y)
