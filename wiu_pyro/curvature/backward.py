@@ -48,7 +48,7 @@ class Portions:
     sizes: list[int] = field(default_factory=list, compare=False)
 
     @classmethod
-    def fitting(cls, device: torch.device, *, alone: bool, by_data: bool = True) -> Portions:
+    def fitting(cls, device: torch.device, *, alone: bool, joined: bool = True, by_data: bool = True) -> Portions:
         """Return what suits a device.
 
         Parameters
@@ -56,6 +56,9 @@ class Portions:
         device : device
         alone : bool
             Whether each column's gradients are used alone; else work on the inputs is shared by the columns at hand.
+        joined : bool
+            Whether columns used alone are multiplied together all the same: larger products are faster. Without it
+            each is used as it comes and nothing is copied.
         by_data : bool
             Whether data of a batch may go apart: not where labels are sampled for all of them.
 
@@ -66,7 +69,9 @@ class Portions:
         if device.type != "cpu":
             return cls(GPU_GRADS, GPU_GRADS, alone=alone, by_data=False)
         if alone:
-            return cls(sys.maxsize, CACHED_GRADS, by_data=False)  # many data and few columns: fewest calls
+            return cls(
+                sys.maxsize, CACHED_GRADS if joined else 1, by_data=False
+            )  # many data and few columns: fewest calls
         return cls(2 * CACHED_GRADS, 16 * CACHED_GRADS, alone=False, by_data=by_data)
 
     @classmethod
@@ -122,7 +127,7 @@ class Columns(Protocol):
 
 
 class HessianColumns:
-    """The columns of a likelihood's square root Hessian, made when they are asked for.
+    """The columns of a likelihood's square root Hessian, made when they are asked for: all at once where they are few.
 
     Parameters
     ----------
@@ -131,6 +136,7 @@ class HessianColumns:
 
     def __init__(self, likelihood: OutputLikelihood) -> None:
         self.likelihood = likelihood
+        self._all: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of columns."""
@@ -138,7 +144,11 @@ class HessianColumns:
 
     def __getitem__(self, index: slice) -> torch.Tensor:
         """Return some columns, shape (columns, batch, outputs)."""
-        return self.likelihood.sqrt_hessian(index)
+        if self._all is None:
+            if len(self) * self.likelihood.output.numel() > CACHED_GRADS:
+                return self.likelihood.sqrt_hessian(index)
+            self._all = self.likelihood.sqrt_hessian()
+        return self._all[index]
 
 
 def gradients(

@@ -55,6 +55,11 @@ class EigenvalueCorrectedFactors(KroneckerFactors):
         self.in_basis: torch.Tensor | None = None
         self.squares: torch.Tensor | float = 0.0
 
+    @property
+    @override
+    def columns_alone(self) -> bool:
+        return False
+
     @classmethod
     @override
     def num_elements(cls, rule: LayerRule) -> int:

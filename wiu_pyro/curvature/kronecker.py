@@ -52,6 +52,11 @@ class KroneckerFactors(LayerCurvature):
         self._grads, self._inputs = GramSum(), InputProducts(rule)
         self.uses = torch.zeros((), dtype=torch.float64)
 
+    @property
+    @override
+    def columns_alone(self) -> bool:
+        return True
+
     @classmethod
     @override
     def covers(cls, rule: LayerRule) -> bool:

@@ -36,6 +36,11 @@ class LayerCurvature(Accumulated):
     def __init__(self, rule: LayerRule) -> None:
         self.rule = rule
 
+    @property
+    def columns_alone(self) -> bool:
+        """Whether a batch's columns may come one after another at no cost: no work on the inputs is shared by them."""
+        return False
+
     @classmethod
     def covers(cls, rule: LayerRule) -> bool:
         """Return whether a layer with this rule can be had in this structure."""

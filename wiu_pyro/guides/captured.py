@@ -20,6 +20,7 @@ from wiu_pyro.curvature import (
     DirectRule,
     HessianColumns,
     KroneckerFactors,
+    LayerCurvature,
     LayerRule,
     OutputLikelihood,
     Portions,
@@ -66,7 +67,8 @@ def fill_parts(
     truncation = ColumnTruncation(tolerance) if tolerance else None
     portions = Portions.fitting(
         guide.loc.device,
-        alone=all(type(part) is KroneckerFactors for part in parts.values()),
+        alone=all(isinstance(part, LayerCurvature) and part.columns_alone for part in parts.values()),
+        joined=any(isinstance(part, KroneckerFactors) for part in parts.values()),
         by_data=guide.config.curvature != "fisher_mc",
     )
     totals.sizes = portions.sizes

@@ -98,14 +98,45 @@ class MatrixRule(LayerRule):
 
     @override
     def squared_sum(self, layer_input: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+        squares = self.output_squares(grads)
+        if squares is None:
+            return self._summed_squares(layer_input, self.output_grads(grads))
+        return self.squared_products(layer_input, squares)
+
+    def output_squares(self, grads: torch.Tensor) -> torch.Tensor | None:
+        """Return the squares of the gradients at the outputs, summed over columns.
+
+        Parameters
+        ----------
+        grads : Tensor, shape (columns, batch, *output_shape)
+
+        Returns
+        -------
+        Tensor, shape (batch, groups, out), or None
+            None where the weights serve several positions of a datum: their gradient is no outer product then.
+        """
         outputs = self.output_grads(grads)  # (columns, batch, groups, positions, out)
         if outputs.shape[3] > 1:
-            return self._summed_squares(layer_input, outputs)
-        # one position: the square of an outer product is the outer product of squares
-        squares = outputs.new_zeros(outputs.shape[1:])
-        for column in outputs:
+            return None
+        squares = outputs[0].square()
+        for column in outputs[1:]:
             squares.addcmul_(column, column)
-        squares = squares[:, :, 0].transpose(0, 1)  # (groups, batch, out)
+        return squares[:, :, 0]
+
+    def squared_products(self, layer_input: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
+        """Return the squared per-sample gradients, summed over the batch, where the weights serve one position.
+
+        Parameters
+        ----------
+        layer_input : Tensor, shape (batch, *input_shape)
+        squares : Tensor, shape (batch, groups, out)
+            Of the gradients at the outputs, summed over columns.
+
+        Returns
+        -------
+        Tensor, shape (numel,)
+        """
+        squares = squares.transpose(0, 1)  # (groups, batch, out)
         if "weight" not in self.shapes:
             return squares.sum(1).reshape(-1)
         patches = self.patches(layer_input)[:, :, 0].square().transpose(0, 1)  # (groups, batch, in)
