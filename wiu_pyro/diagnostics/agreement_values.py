@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from wiu_pyro import schema
 from wiu_pyro.diagnostics.predictions import class_probabilities, predictive_group
@@ -154,8 +155,21 @@ def function_values(idata: Any, chains: Sequence[int]) -> FunctionValues | None:
     if name not in data:
         return None
     dims = ("chain", "obs_id", "class" if "class" in data.dims else "output")
+    if "member" in data.dims:
+        if "member_variance" not in data:
+            return None  # point estimates
+        data = _by_member(data, name)
     chosen = data.isel(chain=list(chains))
     mean = class_probabilities(chosen["mean"]) if "class" in data.dims else chosen["mean"].transpose(*dims).values
     variance = chosen[name].transpose(*dims).values.astype(np.float64)
     total = variance.mean(axis=0) + chosen["mean"].transpose(*dims).values.astype(np.float64).var(axis=0)
     return FunctionValues(mean.mean(axis=0), total.sum(axis=1))
+
+
+def _by_member(data: xr.Dataset, name: str) -> xr.Dataset:
+    """Return what each member of an ensemble says alone, as chains: the networks that others are set beside."""
+    parts = data[["member_mean", "member_variance"]].stack(network=("chain", "member"), create_index=False)
+    found = parts.drop_vars(["chain", "member"], errors="ignore").rename(
+        {"member_mean": "mean", "member_variance": name, "network": "chain"}
+    )
+    return found

@@ -103,7 +103,7 @@ def log_density(idata: Any, kind: str | None = None) -> np.ndarray:
     Returns
     -------
     ndarray, shape (chain, N)
-        Nats; of a classifier floored as `wiu_pyro.metrics.nll_pointwise` says.
+        As many chains as the predictive has: one of an ensemble, for the mixture over its members. Nats; of a classifier floored as `wiu_pyro.metrics.nll_pointwise` says.
 
     Raises
     ------
@@ -121,4 +121,6 @@ def log_density(idata: Any, kind: str | None = None) -> np.ndarray:
             f"{held.attrs.get('predictive', 'none')}. Give labelled data to the export."
         )
     draws = held["obs"].transpose("chain", "draw", "obs_id").values.astype(np.float64)
+    # of an ensemble the predictive is one, that of all its members' draws: (mixture, member and draw, N)
+    draws = draws.reshape(data.sizes["chain"], -1, draws.shape[-1])
     return logsumexp(draws, axis=1) - np.log(draws.shape[1])

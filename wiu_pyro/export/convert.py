@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from wiu_pyro.export import layer_groups, predictions
 from wiu_pyro.export.attributes import posterior_attrs, structure_name
 from wiu_pyro.export.container import build
 from wiu_pyro.export.draws import ChainDraws, SiteMoments, collect, estimate_moments, prior_moments
+from wiu_pyro.export.ensemble import joined_groups, mixture_groups, without_posterior
 from wiu_pyro.export.layout import Parameter, layer_parameters
 from wiu_pyro.export.sources import Source, read_source
 from wiu_pyro.export.spectra import with_spectra
@@ -132,6 +134,8 @@ def to_inference_data(fit: Any, data: Any = None, *, num_samples: int = 200, see
     ['0']
     """
     config = _config(options)
+    if isinstance(fit, Fit) and fit.members:
+        return _ensemble(fit, data, config, num_samples=num_samples, seed=seed)
     look = data if config.train_data is None else config.train_data
     source = read_source(fit, model=config.model, data=look, num_samples=num_samples, seed=seed)
     moments = _moments(source)
@@ -144,9 +148,26 @@ def to_inference_data(fit: Any, data: Any = None, *, num_samples: int = 200, see
         check_new_data(source.model, source.structure, centres[0], parts=observed.parts)
         groups |= _data_groups(source, observed, centres, config=config)
         groups["sample_stats"] = _with_log_joint(source, groups)
-    idata = build(groups)
+    return _built(groups)
+
+
+def _built(groups: dict[str, xr.Dataset]) -> Any:
+    idata = build(without_posterior(groups))
     validate(idata)
     return idata
+
+
+def _ensemble(fit: Fit, data: Any, config: ExportConfig, *, num_samples: int, seed: int) -> Any:
+    """Return the file of an ensemble: each member exported alone, joined along `chain`, with the mixture's predictions."""
+    export = partial(to_inference_data, **{**vars(config), "predictive": None})
+    groups = joined_groups(fit, export, num_samples=num_samples, seed=seed)
+    if data is not None:
+        observed = predictions.observations(data)
+        check_new_data(fit.model, fit.structure, fit.point_estimate, parts=observed.parts)
+        groups |= _observed_groups(observed, config)
+        groups |= mixture_groups(fit, observed, config, num_samples=num_samples, seed=seed)
+        groups["sample_stats"] = _with_log_joint(fit, groups)
+    return _built(groups)
 
 
 def _config(options: dict[str, Any]) -> ExportConfig:
@@ -251,16 +272,9 @@ def _data_groups(
     *,
     config: ExportConfig,
 ) -> dict[str, xr.Dataset]:
-    groups: dict[str, xr.Dataset | None] = {}
-    if observed.labels is not None:
-        groups["observed_data"] = predictions.observed_group(
-            observed.labels, split=config.split, class_names=config.class_names
-        )
-    groups["constant_data"] = predictions.constant_group(observed.parts[0], split=config.split)
+    groups: dict[str, xr.Dataset | None] = dict(_observed_groups(observed, config))
     default = getattr(source.guide, "default_predictive", "sampled")
-    kinds = {None: (), "auto": (default,), "both": ("linearised", "sampled")}.get(
-        config.predictive, (config.predictive,)
-    )
+    kinds = predictions.predictive_kinds(config.predictive, default)
     for kind in kinds:
         # of both, only the linearised one has a link
         link = "mc" if config.predictive == "both" and kind == "sampled" else config.link
@@ -271,7 +285,16 @@ def _data_groups(
     return {name: group for name, group in groups.items() if group is not None}
 
 
-def _with_log_joint(source: Source, groups: dict[str, xr.Dataset]) -> xr.Dataset:
+def _observed_groups(observed: predictions.Observations, config: ExportConfig) -> dict[str, xr.Dataset]:
+    groups = {"constant_data": predictions.constant_group(observed.parts[0], split=config.split)}
+    if observed.labels is not None:
+        groups["observed_data"] = predictions.observed_group(
+            observed.labels, split=config.split, class_names=config.class_names
+        )
+    return {name: group for name, group in groups.items() if group is not None}
+
+
+def _with_log_joint(source: Source | Fit, groups: dict[str, xr.Dataset]) -> xr.Dataset:
     """Return `sample_stats` with `lp`, the log joint density of each draw, where the data are all the training data."""
     stats, likelihood = groups["sample_stats"], groups.get("log_likelihood")
     if likelihood is None or likelihood.attrs["predictive"] != "sampled":

@@ -19,14 +19,17 @@ from wiu_pyro.nn import as_batches
 
 __all__ = [
     "Observations",
+    "by_member",
     "constant_group",
     "log_likelihood_group",
     "observations",
     "observed_group",
     "predict_chains",
     "predictive_group",
+    "predictive_kinds",
 ]
 
+MEMBERS = ("member_mean", "member_variance")  # of an ensemble
 MAX_INPUT_BYTES = 64 * 2**20
 # field of Predictions -> dims after chain; those a likelihood or a link has not are left out
 CLASSIFICATION = {
@@ -147,9 +150,30 @@ def predictive_group(predictions: Sequence[Predictions]) -> xr.Dataset:
         variables[name] = (("chain", *dims), values.reshape(*values.shape[:2], -1) if len(dims) == 2 else values)
     first = predictions[0]
     attrs = {"interval": INTERVAL, "num_samples": first.num_samples}
+    for name in MEMBERS:
+        if all(getattr(one, name) is not None for one in predictions):
+            values = np.stack([np.asarray(getattr(one, name), np.float32) for one in predictions])
+            dims = ("chain", "member", *table["mean"])
+            variables[name] = (dims, values.reshape(*values.shape[:3], -1))
+            attrs["mixture"] = "over members: mean of their means, quantiles and mean entropy of all their draws"
+            attrs["point_mean"] = "of the first member"
     if first.kind == "linearised" and first.likelihood != "normal":
         attrs["link"] = first.link
     return with_coords(xr.Dataset(variables, attrs=attrs))
+
+
+def predictive_kinds(asked: str | None, default: str) -> tuple[str, ...]:
+    """Return the kinds of predictive that an export computes, by what `ExportConfig` was asked for."""
+    if asked is None:
+        return ()
+    return {"auto": (default,), "both": ("linearised", "sampled")}.get(asked, (asked,))
+
+
+def by_member(prediction: Predictions, members: int) -> list[Predictions]:
+    """Return what was predicted by an ensemble once for each member, with that member's log likelihood alone."""
+    if prediction.log_likelihood is None:
+        return [prediction] * members
+    return [replace(prediction, log_likelihood=part) for part in np.split(prediction.log_likelihood, members)]
 
 
 def log_likelihood_group(predictions: Sequence[Predictions]) -> xr.Dataset | None:

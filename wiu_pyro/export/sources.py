@@ -13,6 +13,7 @@ from pyro.infer.mcmc.api import AbstractMCMC
 from wiu_pyro.errors import GuideError, ModelError
 from wiu_pyro.export.densities import log_density
 from wiu_pyro.guides import ClosedForm, closed_form
+from wiu_pyro.guides.ensemble import AutoEnsemble
 from wiu_pyro.infer import Fit, SampledPosterior, draw_weights
 from wiu_pyro.nn import ModelStructure, as_batches, inspect_model
 
@@ -117,6 +118,11 @@ def read_source(posterior: Any, *, model: Callable[..., Any] | None, data: Any, 
         model = model or getattr(posterior.kernel, "model", None)
     else:
         model = model or posterior.model
+    if isinstance(posterior, AutoEnsemble):
+        raise GuideError(
+            "An ensemble is exported by the Fit that wiu_pyro.fit returned, which holds each member's own, but this is "
+            "the guide alone. Pass the Fit."
+        )
     structure = getattr(posterior, "structure", None)
     if not isinstance(structure, ModelStructure):
         structure = _inspect(model, data)

@@ -190,7 +190,9 @@ def _check_layers(content: Mapping[str, xr.Dataset], names: list[str]) -> None:
                 f"Each layer of group 'layers' needs its own group '{prefix}<name>' and no other may be there, but "
                 f"these are missing or extra: {odd}. {EXPORT_AGAIN}"
             )
-    if not np.isfinite(posterior["deviation_rms"].values).all():
+    deviation = posterior["deviation_rms"]
+    unknown = "reason" in deviation.attrs and bool(np.isnan(deviation.values).all())
+    if not unknown and not np.isfinite(deviation.values).all():
         raise SchemaError(f"'deviation_rms' of group 'posterior' must be finite, but is not. {EXPORT_AGAIN}")
     for name in ("log_likelihood", "sample_stats"):
         if name in content:

@@ -114,6 +114,8 @@ def _check_numbers(group: str, array: xr.DataArray, *, positive: bool, not_negat
             "Convert it with .astype('float32')."
         )
     lowest = float(array.min()) if array.size else 1.0
+    if not_negative and "reason" in array.attrs and np.isnan(array.values).all():
+        return  # no weight of the file has a posterior: the attribute says so
     if not np.isfinite(array.values).all():
         count = int((~np.isfinite(array.values)).sum())
         raise SchemaError(
