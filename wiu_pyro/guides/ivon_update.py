@@ -1,0 +1,130 @@
+"""The update of IVON on one flat vector of weights: momentum, Hessian, mean; written in place, without a site in it.
+
+Shen et al. (2024), algorithm 1, with weight decay δ and rescaled learning rate for each weight. The step of the Hessian
+keeps h + δ positive whatever its noise: with x = (1 − β₂) (ĥ − h) / (h + δ) it multiplies h + δ by 1 + x + x²/2 ≥ ½.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from wiu_pyro.guides.network_guide import FlatPrior
+
+if TYPE_CHECKING:
+    from wiu_pyro.guides.ivon import AutoIVON
+
+__all__ = ["IVONUpdate", "Target"]
+
+ADAM_RATE = 1e-3  # of parameters without a prior
+
+
+@dataclass(frozen=True)
+class Target:
+    """Data and prior as the update sees them.
+
+    Attributes
+    ----------
+    prior : FlatPrior
+    ess : float
+        λ, the number of data over the temperature.
+    temperature : float
+        Of the KL, its present weight included.
+    decay : Tensor, shape (latent_dim,)
+        δ: the prior's precision over λ; 0 where the prior is not Normal.
+    log_decay_sum : float
+        Σ log δ over the Normal ones.
+    """
+
+    prior: FlatPrior
+    ess: float
+    temperature: float
+    decay: torch.Tensor
+    log_decay_sum: float
+
+    @classmethod
+    def of(cls, prior: FlatPrior, num_data: float, temperature: float) -> Target:
+        """Return the target of so many data at a temperature."""
+        ess = num_data / temperature
+        decay = prior.scale.square().mul_(ess).reciprocal_()
+        if not prior.all_normal:
+            decay *= prior.normal
+        log_sum = -2 * prior.log_scale_sum - prior.num_normal * math.log(ess)
+        return cls(prior, ess, temperature, decay, log_sum)
+
+    def shift(self, loc: torch.Tensor) -> torch.Tensor:
+        """Return the means' distance from the prior's, shape (latent_dim,); a new tensor."""
+        return loc - self.prior.loc
+
+    def divergence(self, loc: torch.Tensor, precision: torch.Tensor) -> torch.Tensor:
+        """Return KL(q ‖ prior) in nats at h + δ = `precision`; of another prior than Normal, −H(q) alone."""
+        # λδ (m − m₀)² + δ / (h + δ) − 1 − log δ + log(h + δ), halved: the prior's precision is λδ, the posterior's λ(h + δ)
+        shift = self.shift(loc)
+        spread = torch.dot(self.decay, precision.reciprocal())
+        squares = torch.dot(shift * self.decay, shift).mul_(self.ess)
+        logs = precision.log().sum() - self.log_decay_sum
+        others = len(loc) - self.prior.num_normal
+        constant = self.prior.num_normal - others * (math.log(self.ess) - math.log(2 * math.pi) - 1)
+        return 0.5 * (spread + squares + logs - constant)
+
+
+class IVONUpdate(torch.optim.Optimizer):
+    """The optimiser of an `AutoIVON`; what it keeps between steps lies in the guide's buffers.
+
+    Parameters
+    ----------
+    guide : AutoIVON
+    others : list of Tensor
+        Parameters without a prior, for Adam.
+    learning_rate : float
+        Of the weights.
+    """
+
+    def __init__(self, guide: AutoIVON, others: list[torch.Tensor], *, learning_rate: float) -> None:
+        super().__init__([guide.loc, guide.stretch], {"lr": learning_rate})
+        self.guide = guide
+        self.adam = torch.optim.Adam(others, lr=ADAM_RATE, fused=True) if others else None
+        if self.adam is not None:
+            self.param_groups += self.adam.param_groups  # its own: a schedule's rate is Adam's
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Move momentum, Hessian and mean by the gradients at hand."""
+        guide, rate = self.guide, self.param_groups[0]["lr"]
+        target = guide.in_force
+        keep, slow = guide.betas
+        guide.num_steps += 1
+        debias = 1 - keep ** guide.num_steps.item()
+        _move_hessian(guide.hess, guide.stretch.grad, target=target, share=1 - slow)
+        guide.momentum.lerp_(guide.loc.grad, 1 - keep)  # of the loss summed over the data
+        precision = guide.hess + target.decay
+        step = target.shift(guide.loc).mul_(target.decay)
+        step.add_(guide.momentum, alpha=1 / (target.ess * target.temperature * debias)).div_(precision)
+        if guide.clip_radius != math.inf:
+            step.clamp_(-guide.clip_radius, guide.clip_radius)
+        guide.loc.addcmul_(step, guide.start_precision, value=-rate)
+        if self.adam is not None:
+            self.adam.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is not in the guide: the state of Adam."""
+        return {"adam": None if self.adam is None else self.adam.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        if self.adam is not None:
+            self.adam.load_state_dict(state_dict["adam"])
+
+
+def _move_hessian(hess: torch.Tensor, product: torch.Tensor, *, target: Target, share: float) -> None:
+    """Take a step of h in place, from noise times the gradient of the summed loss, which is used up.
+
+    With λ = N / T, ĥ = product (h + δ) / T, so (ĥ − h) / (h + δ) = product / T − h / (h + δ).
+    """
+    precision = hess + target.decay
+    product.mul_(share / target.temperature).addcdiv_(hess, precision, value=-share)  # x
+    product.addcmul_(product, product, value=0.5)
+    hess.addcmul_(precision, product)
