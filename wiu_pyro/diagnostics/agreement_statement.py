@@ -218,7 +218,9 @@ def _among(table: xr.Dataset) -> list[str]:
             if known.size > 1:
                 ends = f"from {ends} to {_signed(float(most))} ({most['pair'].item()})"
             sentences.append(f"They agree {what} with a rank correlation {'of ' if known.size == 1 else ''}{ends}.")
-    return [*sentences, "Which of them is true only a reference can tell."] if sentences else []
+    if not sentences:
+        return ["No two of these posteriors have an uncertainty of the same kind that could be set side by side."]
+    return [*sentences, "Which of them is true only a reference can tell."]
 
 
 def _apart(table: xr.Dataset) -> str:

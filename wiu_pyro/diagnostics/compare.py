@@ -37,7 +37,8 @@ def compare(idatas: Mapping[str, Any] | Sequence[Any]) -> xr.Dataset:
     """Compare posteriors of the same network: their layers, and their predictions of the same observations.
 
     Several chains of one file are averaged, the log density image by image: what one network drawn from such a
-    posterior does on average, not the ensemble of them.
+    posterior does on average, not the ensemble of them. Of an `AutoEnsemble` the layers are averaged over the members,
+    and the predictions are those of their mixture.
 
     Parameters
     ----------

@@ -106,13 +106,18 @@ def layer_moments(idata: Any, layer: str) -> LayerMoments:
     conditional = all(prefix + "sd_conditional" in data for prefix in prefixes)
     return LayerMoments(
         mean=_pooled(data, prefixes, "mean"),
-        sd=_pooled(data, prefixes, "sd"),
-        sd_conditional=_pooled(data, prefixes, "sd_conditional") if conditional else None,
+        sd=_held(_pooled(data, prefixes, "sd")),
+        sd_conditional=_held(_pooled(data, prefixes, "sd_conditional")) if conditional else None,
         prior_sd=_pooled_prior(data, prefixes, "prior_sd"),
         prior_mean=_pooled_prior(data, prefixes, "prior_mean"),
         factorised=bool(data.attrs.get("factorised", 0)),
         exact=data.attrs.get("moments") == "exact",
     )
+
+
+def _held(sd: np.ndarray) -> np.ndarray:
+    """Return sds with the mark of held weights, 0, also where a file without any posterior has NaN."""
+    return np.where(np.isnan(sd), 0.0, sd)
 
 
 def _pooled(data: xr.Dataset, prefixes: list[str], name: str) -> np.ndarray:

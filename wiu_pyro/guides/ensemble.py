@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.contrib.autoname import scope
 from pyro.infer.autoguide.guides import AutoGuide
 from torch import nn
@@ -22,9 +23,9 @@ from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.point_estimate import AutoPointEstimate
 from wiu_pyro.guides.start import init_to_network
 
-__all__ = ["AutoEnsemble", "ensemble_class"]
+__all__ = ["PREFIX", "AutoEnsemble", "ensemble_class"]
 
-PREFIX = "ensemble"
+PREFIX = "ensemble"  # of the short names of ensembles
 
 
 class AutoEnsemble(AutoGuide):
@@ -129,8 +130,14 @@ class AutoEnsemble(AutoGuide):
         weights = torch.ones(len(self.members), device=next(iter(self.members[0].parameters()), torch.empty(0)).device)
         which = pyro.sample("_member", dist.Categorical(weights), infer={"is_auxiliary": True})
         if which.dim() == 0:
-            return self.members[int(which)](*args, **kwargs)
-        return self._of_each(which, *args, **kwargs)
+            with poutine.block():  # sites of their own names, so that every draw has the same ones
+                values = self.members[int(which)](*args, **kwargs)
+        else:
+            values = self._of_each(which, *args, **kwargs)
+        return {
+            name: pyro.sample(name, dist.Delta(value, event_dim=self.event_dims.get(name, value.dim())))
+            for name, value in values.items()
+        }
 
     def _of_each(self, which: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """Return for each element of `which` the draw of that member."""
@@ -145,7 +152,7 @@ class AutoEnsemble(AutoGuide):
             chosen = first
             for number, one in enumerate(drawn[1:], start=1):
                 chosen = torch.where(index == number, one[name], chosen)
-            values[name] = pyro.sample(name, dist.Delta(chosen, event_dim=event_dim))
+            values[name] = chosen
         return values
 
 

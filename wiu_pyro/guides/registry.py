@@ -1,12 +1,17 @@
-"""Guides by their short names, for the command line: the toolkit's from ``__all__``, and some of Pyro's own."""
+"""Guides by their short names, for the command line: the toolkit's from ``__all__``, and some of Pyro's own.
+
+``ensemble-`` before a name asks for an ensemble of such posteriors.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from pyro.infer import autoguide
 
 from wiu_pyro.errors import GuideError, near_matches
+from wiu_pyro.guides.ensemble import PREFIX, ensemble_class
 
 __all__ = ["by_name", "known_guides"]
 
@@ -34,6 +39,7 @@ def by_name(name: str) -> Any:
     Parameters
     ----------
     name : str
+        Also ``"ensemble-laplace-kfac"`` and the like: an ensemble of what is named behind ``ensemble-``.
 
     Returns
     -------
@@ -46,6 +52,16 @@ def by_name(name: str) -> Any:
         If there is none of that name, with the near matches.
     """
     known = known_guides()
-    if name not in known:
-        raise GuideError(f"Unknown guide '{name}'. {near_matches(name, known)}")
-    return known[name]
+    if name in known:
+        return known[name]
+    member = name.removeprefix(f"{PREFIX}-")
+    if member != name and member in known and member != PREFIX:
+        return _ensembles(known[member], member)
+    if member != name:
+        raise GuideError(f"Unknown guide '{member}' of an ensemble. {near_matches(member, known)}")
+    raise GuideError(f"Unknown guide '{name}'. {near_matches(name, known)}")
+
+
+@functools.cache
+def _ensembles(member: type, name: str) -> type:
+    return ensemble_class(member, name)

@@ -60,3 +60,8 @@ class Fit:
     unsampled: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     track: Track | None = field(default=None, repr=False)
     members: tuple[Fit, ...] = field(default=(), repr=False)
+
+    @property
+    def networks(self) -> tuple[Fit, ...]:
+        """The fit of each network: the members of an ensemble, else this one alone."""
+        return self.members or (self,)

@@ -67,7 +67,8 @@ def prune(
     Parameters
     ----------
     posterior : Fit, AutoGuide, MCMC, or sequence of these
-        Several are the same model trained from different seeds, one after the other along `chain`.
+        Several, and the members of an ensemble, are the same model trained from different seeds, one after the other
+        along `chain`; each is pruned and judged alone.
     data : DataLoader, Dataset or tuple of tensors (images, labels)
         To judge on; not what was trained on.
     train_data : like `data`, optional
@@ -112,6 +113,7 @@ def prune(
     posteriors = list(posterior) if isinstance(posterior, list | tuple) else [posterior]
     if not posteriors:
         raise DataError("At least one posterior is needed, got none. Pass what wiu_pyro.fit returned.")
+    posteriors = [network for one in posteriors for network in getattr(one, "networks", (one,))]
     draws = config.num_samples or MOMENT_DRAWS
     sources = [read_source(one, model=model, data=data, num_samples=draws, seed=config.seed) for one in posteriors]
     images, labels = gathered(data, sources[0])

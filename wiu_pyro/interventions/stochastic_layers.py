@@ -62,7 +62,8 @@ def stochastic_layers(
     Parameters
     ----------
     fit : Fit, or sequence of Fit
-        Several are the same model trained from different seeds, one after the other along `chain`.
+        Several, and the members of an ensemble, are the same model trained from different seeds, one after the other
+        along `chain`; each is looked at alone.
     data : DataLoader, Dataset or tuple of tensors (inputs, labels)
         To judge on; not what was trained on.
     ood : like `data`, or a tensor of inputs, optional
@@ -107,6 +108,7 @@ def stochastic_layers(
     """
     config = read_stochastic_config(options)
     fits = list(fit) if isinstance(fit, list | tuple) else [fit]
+    fits = [network for one in fits for network in getattr(one, "networks", (one,))]
     layers = _layers(fits)
     sets = layer_sets(layers, config.families)
     device = next(iter(fits[0].point_estimate.values())).device

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wiu_pyro import diagnostics
+from wiu_pyro.errors import SchemaError
 from wiu_pyro.plots.style import GREY, MARKERS, as_table, colours, tidy
 
 __all__ = ["agreement"]
@@ -40,6 +41,11 @@ def agreement(sources: Any, *, reference: Any = None) -> Figure:
     -------
     Figure
         One panel for each kind of sd that any pair has. Posteriors whose fit had not converged have hollow markers.
+
+    Raises
+    ------
+    SchemaError
+        If no two of the posteriors have an uncertainty of the same kind.
     """
     table = as_table(sources, diagnostics.agreement, reference=reference)
     name = table.attrs["reference"]
@@ -47,6 +53,11 @@ def agreement(sources: Any, *, reference: Any = None) -> Figure:
         table = table.isel(pair=np.flatnonzero(table["with_reference"].values == 1))
     kinds = [str(kind) for kind in table["kind"].values if bool(table["network_rank"].sel(kind=kind).notnull().any())]
     rows = _rows(table)
+    if not rows:
+        raise SchemaError(
+            "Two posteriors with an uncertainty of the same kind are needed, but these have none in common: a point "
+            "estimate has none at all. Set others side by side."
+        )
     height = MARGIN + ROW * len(rows)
     figure, axes = plt.subplots(
         1, max(len(kinds), 1), figsize=(WIDTH, height), layout="constrained", sharey=True, squeeze=False

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wiu_pyro.diagnostics import compare
-from wiu_pyro.errors import DataError, near_matches
+from wiu_pyro.errors import DataError, SchemaError, near_matches
 from wiu_pyro.plots.style import GREY, MARKERS, as_table, colours, new_axes, tidy
 
 __all__ = ["compare_layers"]
@@ -52,6 +52,8 @@ def compare_layers(sources: Any, metric: str | None = None, *, ax: Axes | None =
     ------
     DataError
         If the metric is unknown, or `ax` is given without one.
+    SchemaError
+        If no posterior has an uncertainty.
     """
     known = PANELS | MORE
     if metric is not None and metric not in known:
@@ -68,6 +70,10 @@ def compare_layers(sources: Any, metric: str | None = None, *, ax: Axes | None =
         fresh.legend(**_legend_options())
         return fresh
     drawn = [name for name in PANELS if bool(table[name].notnull().any())]
+    if not drawn:
+        raise SchemaError(
+            "A posterior with an uncertainty is needed, but these are point estimates, which have none. Compare others."
+        )
     figure, axes = plt.subplots(
         1, len(drawn), figsize=(10, 1.6 + 0.45 * layers), layout="constrained", sharey=True, squeeze=False
     )

@@ -137,6 +137,10 @@ def _check_closed_form(fitted: Fit) -> None:
     closed = closed_form(fitted.guide, fitted.structure)
     if closed is None:
         return
+    if set(closed.layer_structure.values()) == {"point"}:  # then that is what must be said of every weight
+        held = all(bool((sd == 0).all()) for sd in closed.sd.values())
+        _require(held, "calls all its layers points, but gives a weight a positive sd")
+        return
     draws = _draws(fitted, 400)
     _require(any(bool((sd > 0).any()) for sd in closed.sd.values()), "has no weight with a positive marginal sd")
     for site, mean in closed.mean.items():
