@@ -1,4 +1,4 @@
-"""A checkpoint of a pass over the data: sums, position and what they belong to, so that a killed pass goes on.
+"""A checkpoint of a pass over the data, or a training: its state and what it belongs to, so that a killed one goes on.
 
 Written aside and moved into place, so that there is a whole one at any time. Each process of several writes its own.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from wiu_pyro.curvature.processes import Processes
-from wiu_pyro.errors import CurvatureError, OutputError
+from wiu_pyro.errors import CurvatureError, OutputError, WiuError
 
 __all__ = ["Checkpoint", "fingerprint"]
 
@@ -34,7 +34,7 @@ def fingerprint(tensors: Iterable[torch.Tensor]) -> str:
 
 
 class Checkpoint:
-    """The file of a pass under way.
+    """The file of a pass or a training under way.
 
     Parameters
     ----------
@@ -43,8 +43,12 @@ class Checkpoint:
     belongs_to : dict of str to plain value
         What a pass must have in common to go on with the file: its parts are named where they differ.
     seconds : float
-        Least time between two writings; 0 writes after each batch.
+        Least time between two writings; 0 writes each time.
     processes : Processes
+    what : str
+        What is under way, for messages.
+    error : type
+        Of WiuError: raised where the file is refused.
     """
 
     def __init__(
@@ -54,11 +58,13 @@ class Checkpoint:
         *,
         seconds: float = 60.0,
         processes: Processes = Processes(),  # noqa: B008 (frozen)
+        what: str = "a curvature pass",
+        error: type[WiuError] = CurvatureError,
     ) -> None:
         path = Path(path)
         self.path = path if processes.rank == 0 else path.with_name(f"{path.name}.{processes.rank}")
         self.belongs_to = {**belongs_to, "processes": processes.count}
-        self.seconds = seconds
+        self.seconds, self.what, self.error = seconds, what, error
         self._written = time.monotonic()
 
     def read(self, device: torch.device) -> dict[str, Any] | None:
@@ -75,8 +81,8 @@ class Checkpoint:
 
         Raises
         ------
-        CurvatureError
-            If the file is none of these, or belongs to another pass; says what differs.
+        WiuError
+            Of the kind `error`: if the file is none of these, or belongs to another pass; says what differs.
         """
         if not self.path.exists():
             return None
@@ -84,17 +90,15 @@ class Checkpoint:
         try:
             found = torch.load(self.path, map_location=device, weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            raise CurvatureError(
-                f"A checkpoint of a curvature pass is needed, but the file cannot be read. {remedy}"
-            ) from error
+            raise self.error(f"A checkpoint of {self.what} is needed, but the file cannot be read. {remedy}") from error
         if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise CurvatureError(
-                f"A checkpoint of a curvature pass, format {FORMAT}, is needed, but the file is another. {remedy}"
+            raise self.error(
+                f"A checkpoint of {self.what}, format {FORMAT}, is needed, but the file is another. {remedy}"
             )
         theirs = found["belongs_to"]
         differing = [name for name in self.belongs_to if theirs.get(name) != self.belongs_to[name]]
         if differing:
-            raise CurvatureError(
+            raise self.error(
                 "A checkpoint must belong to the same weights, settings and data, but this one's "
                 f"{', '.join(differing)} differ{'s' * (len(differing) == 1)}. {remedy}"
             )

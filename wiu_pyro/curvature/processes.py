@@ -14,7 +14,7 @@ import torch
 from torch import distributed
 
 from wiu_pyro.curvature.accumulated import Accumulated
-from wiu_pyro.errors import CurvatureError
+from wiu_pyro.errors import CurvatureError, WiuError
 
 __all__ = ["Processes"]
 
@@ -31,17 +31,23 @@ class Processes:
     rank : int
         This process's number, from 0.
     count : int
+    what : str
+        What they add up, for messages.
+    error : type
+        Of WiuError: raised where they cannot.
     """
 
     rank: int = 0
     count: int = 1
+    what: str = "curvature"
+    error: type[WiuError] = CurvatureError
 
     @classmethod
-    def present(cls) -> Processes:
+    def present(cls, what: str = "curvature", error: type[WiuError] = CurvatureError) -> Processes:
         """Return those of torch.distributed's default group; one process where that is not initialised."""
         if distributed.is_available() and distributed.is_initialized():
-            return cls(distributed.get_rank(), distributed.get_world_size())
-        return cls()
+            return cls(distributed.get_rank(), distributed.get_world_size(), what, error)
+        return cls(what=what, error=error)
 
     def gather(self, value: T) -> list[T]:
         """Return each process's value, by rank.
@@ -66,7 +72,7 @@ class Processes:
         try:
             distributed.all_gather_object(found, value)
         except RuntimeError as error:
-            raise CurvatureError(_gone(self, error)) from error
+            raise self.error(_gone(self, error)) from error
         return found
 
     def refuse_differences(self, **values: Any) -> None:
@@ -81,7 +87,7 @@ class Processes:
         for name, value in everyone[0].items():
             for rank, other in enumerate(everyone):
                 if other.get(name) != value:
-                    raise CurvatureError(
+                    raise self.error(
                         f"Processes that share the data need the same {name}, but those of process {rank} differ from "
                         "process 0's. Load the same network and data in each, or seed each the same."
                     )
@@ -98,10 +104,39 @@ class Processes:
         if error is None:
             for rank, words in enumerate(said):
                 if words is not None:
-                    raise CurvatureError(
+                    raise self.error(
                         f"The share of every process is needed, but process {rank} of {self.count} failed: {words} "
                         "Start all again when that is mended."
                     )
+
+    def sum(self, value: torch.Tensor, *, of: str = "") -> torch.Tensor:
+        """Return the sum of a tensor over the processes, on its device: nccl takes tensors on a GPU, gloo on the CPU.
+
+        Parameters
+        ----------
+        value : Tensor, shape (*shape)
+            Of the same shape in all.
+        of : str
+            The layer it is of, for messages.
+
+        Returns
+        -------
+        Tensor, shape (*shape)
+
+        Raises
+        ------
+        CurvatureError
+            If a process is gone; of another kind where `error` says so.
+        """
+        if self.count == 1:
+            return value
+        kind = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        moved = value.detach().to(kind, copy=True).contiguous()
+        try:
+            distributed.all_reduce(moved)
+        except RuntimeError as error:
+            raise self.error(_gone(self, error, of)) from error
+        return moved.to(value.device)
 
     def add_up(self, parts: Mapping[str, Accumulated], *, device: torch.device) -> None:
         """Replace each part's sums by those over all processes; a process without data counts as zero.
@@ -128,27 +163,16 @@ class Processes:
             total = {}
             for key, (shape, dtype) in sorted(specs.items()):
                 value = mine[key] if key in mine else torch.zeros(shape, dtype=dtype, device=device)
-                try:
-                    total[key] = _all_reduce(value)
-                except RuntimeError as error:
-                    raise CurvatureError(_gone(self, error, name)) from error
+                total[key] = self.sum(value, of=name)
             if total:
                 part.load_sums(total)
-
-
-def _all_reduce(value: torch.Tensor) -> torch.Tensor:
-    """Return the sum over the processes, on the value's device: nccl takes tensors on a GPU, gloo on the CPU."""
-    kind = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    moved = value.detach().to(kind, copy=True).contiguous()
-    distributed.all_reduce(moved)
-    return moved.to(value.device)
 
 
 def _gone(processes: Processes, error: BaseException, layer: str = "") -> str:
     what = f" of layer '{layer}'" if layer else ""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return (
-        f"All {processes.count} processes are needed to add up the curvature{what}, but process {processes.rank} lost "
-        f"the others ({reason}). One was killed, or ended early: see its own output. Start all again; with checkpoint= "
-        "they go on where they were."
+        f"All {processes.count} processes are needed to add up the {processes.what}{what}, but process "
+        f"{processes.rank} lost the others ({reason}). One was killed, or ended early: see its own output. Start all "
+        "again; with checkpoint= they go on where they were."
     )

@@ -20,8 +20,9 @@ from wiu_pyro.nn import ModelStructure, base_distribution
 __all__ = ["PriorRecord", "PriorTuning", "by_site", "groups_of", "match_scales", "read_tuning", "scaled_structure"]
 
 PER = ("network", "layer", "site")
-BY = ("marginal-likelihood", "cross-validation")
+BY = ("marginal-likelihood", "cross-validation", "empirical-bayes")
 WHEN = ("after", "online")
+EMPIRICAL_BAYES: dict[str, Any] = {"per": "layer", "when": "online", "burn_in": 10, "learning_rate": 0.1}  # by name
 SAME = 0.01  # relative difference below which two scales count as one
 
 Scale = float | torch.Tensor
@@ -33,8 +34,9 @@ class PriorTuning:
 
     Attributes
     ----------
-    by : {"marginal-likelihood", "cross-validation"}
-        What is maximised: the Laplace evidence of the training data, or the log predictive density of held-out data.
+    by : {"marginal-likelihood", "cross-validation", "empirical-bayes"}
+        What is maximised: the Laplace evidence of the training data, the log predictive density of held-out data, or
+        the ELBO of a mean-field posterior, whose best scale has a closed form.
     per : {"network", "layer", "site"}
         What shares one multiplier of the prior's sd.
     when : {"after", "online"}
@@ -44,7 +46,8 @@ class PriorTuning:
     steps : int
         Online: gradient steps on the log multipliers at each change.
     learning_rate : float
-        Online: of these steps (Adam).
+        Online: of these steps (Adam); by empirical Bayes, the part of the way to the closed form, in the log, that is
+        gone at each change.
     curvature : str or None
         Online: the kind of curvature on the way, such as ``"fisher_empirical"``; the guide's own when None.
     grid : tuple of float
@@ -74,6 +77,11 @@ class PriorTuning:
                 'A prior is tuned during training by its evidence only, but tune_prior is "cross-validation". '
                 'Use tune_when="after", or tune_prior="marginal-likelihood".'
             )
+        if self.by == "empirical-bayes" and self.when != "online":
+            raise GuideError(
+                "Empirical Bayes changes the prior while the posterior is trained, but tune_when is "
+                f'\'{self.when}\'. Use PriorTuning("empirical-bayes", when="online"), or tune_prior="empirical-bayes".'
+            )
         for name, least in {"burn_in": 0, "every": 1, "steps": 1}.items():
             if getattr(self, name) < least:
                 raise GuideError(f"{name} must be at least {least}, but is {getattr(self, name)}. Leave it out.")
@@ -82,7 +90,9 @@ class PriorTuning:
             raise GuideError("Cross-validation needs multipliers to choose from, but grid is empty. Leave it out.")
 
 
-def read_tuning(by: str | PriorTuning | None, per: str | None, when: str | None) -> PriorTuning | None:
+def read_tuning(
+    by: str | PriorTuning | Mapping[str, Any] | None, per: str | None, when: str | None
+) -> PriorTuning | None:
     """Return the tuning that the options of a guide or a fit ask for; None for none."""
     if by is None:
         if per is not None or when is not None:
@@ -92,7 +102,10 @@ def read_tuning(by: str | PriorTuning | None, per: str | None, when: str | None)
             )
         return None
     asked = {name: value for name, value in {"per": per, "when": when}.items() if value is not None}
-    return replace(by, **asked) if isinstance(by, PriorTuning) else PriorTuning(by, **asked)
+    by = PriorTuning(**by) if isinstance(by, Mapping) else by
+    if isinstance(by, PriorTuning):
+        return replace(by, **asked)
+    return PriorTuning(by, **{**EMPIRICAL_BAYES, **asked}) if by == "empirical-bayes" else PriorTuning(by, **asked)
 
 
 @dataclass(frozen=True)
@@ -138,7 +151,11 @@ class PriorRecord:
         """Return how the prior differs from the model's, in words; empty where it does not and nothing was tuned."""
         if self.tuning is None:
             return f"sd × {_by_value(self.scales)}, set by hand" if self.changed else ""
-        how = {"marginal-likelihood": "marginal likelihood", "cross-validation": "cross-validation"}[self.tuning.by]
+        how = (
+            self.tuning.by
+            if self.tuning.by == "cross-validation"
+            else self.tuning.by.replace("-", " ").replace("bayes", "Bayes")
+        )
         when = {"after": "after the fit", "online": "during training"}[self.tuning.when]
         return f"sd × {_by_value(self.groups)}, tuned by {how}, {when}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import torch
 
 from wiu_pyro.errors import DataError, DeviceError, GuideError, near_matches
+from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.infer.schedule import SCHEDULES
 from wiu_pyro.infer.track import TrackConfig, read_track
 
-__all__ = ["FitConfig", "read_config", "read_device"]
+__all__ = ["FitConfig", "read_config", "read_device", "refuse_recipe"]
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,25 @@ class FitConfig:
     learning_rate : float or None
         Of Adam; the guide's default (1e-3) when None.
     schedule : {"tail", "constant", "cosine"}
-        Full learning rate, then a cosine to zero over the last 30 % of the epochs; no change at all; or a cosine from the
-        first step on.
+        Full learning rate, then a cosine to zero over the last 30 % of the epochs; no change at all; or a cosine over
+        all epochs after the warm-up.
+    rate_warmup : int
+        Epochs over which the learning rate rises linearly to all of it.
+    log_scale_rate : float
+        Multiplies the learning rate of the log sds. They have a long way to go where the data say nothing: from the
+        initial scale to the prior's.
+    kl_warmup : int
+        Epochs over which the KL's weight rises linearly to all of it. Their losses are not −ELBO, and convergence is
+        judged by the epochs after them.
+    average : float
+        Over this last part of the steps, a fraction from 0 to 1, the parameters are averaged (Polyak and Juditsky
+        1992), and the average is what the fit ends with. Best with ``schedule="constant"``, whose end is a cloud
+        around the optimum. Losses are those of the steps.
+    patience : int or None
+        Stop when the held-out negative log-likelihood, after all KL weight is on, has not fallen for so many epochs,
+        and keep the epoch where it was least.
+    precision : {"float32", "bfloat16"}
+        ``"bfloat16"`` runs the network under torch's autocast, on a GPU; parameters and KL stay as they are.
     device : {"cpu", "cuda", "auto"}
     temperature : float or None
         Set on the guide when given.
@@ -37,14 +58,21 @@ class FitConfig:
     curvature_batch_size : int
         Data per batch of the curvature pass, for tensors and Datasets.
     checkpoint : str or Path or None
-        For a Laplace guide: a file that holds the curvature pass under way; see `laplace_approximation`.
+        A file that holds the fit under way, so that the same call goes on where it was killed, and on the CPU ends the
+        same to the last bit: with ``.training`` added, the training after each epoch; as named, a Laplace guide's
+        curvature pass (see `laplace_approximation`). Removed when the fit is done.
+    checkpoint_seconds : float
+        Least time between two writings of a training; 0 writes after each epoch.
     curvature_rounds : int
         For a Laplace guide: at most so many rounds of a curvature averaged over the posterior's outputs, see
         `average_curvature`; 0 leaves it at the point estimate.
     progress : bool
         Show a progress bar on stderr.
-    tune_prior, tune_per, tune_when : str or None
-        Set on a Laplace guide when given: see `LaplaceGuide`.
+    tune_prior : str, PriorTuning or None
+        ``"empirical-bayes"`` for a mean-field guide, see `EmpiricalBayes`; the others for a Laplace guide, on which
+        they are set: see `LaplaceGuide`.
+    tune_per, tune_when : str or None
+        As in `PriorTuning`.
     track : {"epoch"}, int, TrackConfig or None
         Keep the layers' figures through the training, after each epoch, after every so many steps, or as a
         `TrackConfig` says; the fit is the same with and without.
@@ -55,12 +83,19 @@ class FitConfig:
     schedule: str = "tail"
     device: str = "cpu"
     temperature: float | None = None
+    rate_warmup: int = 0
+    log_scale_rate: float = 1.0
+    kl_warmup: int = 0
+    average: float = 0.0
+    patience: int | None = None
+    precision: str = "float32"
     max_norm: float | None = None
     curvature_batch_size: int = 512
     checkpoint: str | Path | None = None
+    checkpoint_seconds: float = 0.0
     curvature_rounds: int = 0
     progress: bool = False
-    tune_prior: str | None = None
+    tune_prior: Any = None
     tune_per: str | None = None
     tune_when: str | None = None
     track: TrackConfig | str | int | None = None
@@ -78,13 +113,80 @@ def read_config(options: dict[str, Any]) -> FitConfig:
             raise DataError(f"{name} must be at least 1, but is {getattr(config, name)}. Pass for example 128.")
     if config.curvature_rounds < 0:
         raise GuideError(f"curvature_rounds must be 0 or more, but is {config.curvature_rounds}. 0 does no averaging.")
-    for name in ("learning_rate", "temperature", "max_norm"):
+    for name in ("learning_rate", "temperature", "max_norm", "log_scale_rate"):
         value = getattr(config, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise GuideError(f"{name} must be a positive number, but is {value}. Leave it out for the default.")
-    if config.schedule not in SCHEDULES:
-        raise GuideError(f"Unknown schedule '{config.schedule}'. {near_matches(config.schedule, SCHEDULES)}")
+    for name, known in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+        if getattr(config, name) not in known:
+            raise GuideError(f"Unknown {name} '{getattr(config, name)}'. {near_matches(getattr(config, name), known)}")
+    _check_training(config)
     return config
+
+
+def _check_training(config: FitConfig) -> None:
+    for name in ("rate_warmup", "kl_warmup", "checkpoint_seconds"):
+        if getattr(config, name) < 0:
+            raise GuideError(f"{name} must be 0 or more, but is {getattr(config, name)}. Leave it out for none.")
+    if not 0 <= config.average <= 1:
+        raise GuideError(
+            f"average must be a fraction of the steps from 0 to 1, but is {config.average}. Pass for example 0.3."
+        )
+    if config.patience is not None and config.patience < 1:
+        raise GuideError(f"patience must be at least 1 epoch, but is {config.patience}. Leave it out for no stopping.")
+    if config.patience is not None and config.average:
+        raise GuideError(
+            "One rule must say which weights a fit ends with, but both patience (those of the best epoch) and average "
+            "(those of the last steps) are given. Leave one out."
+        )
+
+
+def refuse_recipe(config: FitConfig, guide: Any, *, epochs: int, device: torch.device, validation: Any) -> None:
+    """Raise where the settings of a training do not fit its guide, epochs, device or data.
+
+    Parameters
+    ----------
+    config : FitConfig
+    guide : AutoGuide
+    epochs : int
+    device : device
+    validation : like the data, or None
+
+    Raises
+    ------
+    GuideError
+        If a warm-up leaves no epochs, the KL of one of Pyro's own guides is to be weighted, or early stopping has no
+        held-out data.
+    DeviceError
+        If mixed precision is asked for on the CPU.
+
+    Warns
+    -----
+    UserWarning
+        If less than half of the epochs have all of the KL's weight.
+    """
+    if config.precision != "float32" and device.type == "cpu":
+        raise DeviceError(
+            f"Mixed precision is for a GPU, but precision is '{config.precision}' and the device is the CPU, where it "
+            'saves no time. Leave precision out, or use device="cuda".'
+        )
+    if config.kl_warmup and not isinstance(guide, NetworkGuide):
+        raise GuideError("A KL warm-up is for the toolkit's guides; Pyro's own have none. Leave kl_warmup out.")
+    for name in ("rate_warmup", "kl_warmup"):
+        if 0 < epochs <= getattr(config, name):
+            raise GuideError(
+                f"A warm-up must end before the training does, but {name} is {getattr(config, name)} of {epochs} "
+                "epochs. Make it shorter, or train longer."
+            )
+    if config.patience is not None and validation is None and epochs:
+        raise GuideError("Early stopping needs held-out data, but none are given. Pass validation=(x, y).")
+    if 0 < epochs < 2 * config.kl_warmup:
+        warnings.warn(
+            f"At least half of the epochs should have all of the KL's weight, but kl_warmup takes "
+            f"{config.kl_warmup} of {epochs}: what comes of it may not have settled at the posterior. Train longer, or "
+            "warm up less.",
+            stacklevel=3,
+        )
 
 
 def read_device(name: str) -> torch.device:

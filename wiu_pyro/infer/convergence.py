@@ -6,6 +6,9 @@ converged only if −ELBO changed by less than the threshold over both, with all
 of the mean over the tenth from the mean over the tenth before, for the loss of one epoch is noisy. It is relative to
 −ELBO; a likelihood that is a density has no natural zero, so there it is relative to at least one nat per datum.
 
+Epochs before the learning rate has risen and the KL has all its weight do not count: their loss is not −ELBO, or falls
+by design. Where less than half of the epochs have all of the KL's weight, that is said.
+
 Few and small steps leave any loss nearly flat: a fit whose optimiser cannot have left the start has not converged
 either. Adam moves a parameter by about the learning rate a step, whatever the gradient.
 """
@@ -46,6 +49,7 @@ def assess(
     losses: Sequence[float],
     *,
     full_rate_epochs: int | None = None,
+    warmup_epochs: int = 0,
     threshold: float = THRESHOLD,
     least: float = 0.0,
     reach: float = math.inf,
@@ -58,7 +62,9 @@ def assess(
     losses : sequence of float
         −ELBO per epoch, in nats, summed over the data.
     full_rate_epochs : int, optional
-        How many of the first epochs ran at the full learning rate with all KL weight on; all of them when None.
+        How many of the first epochs ran before the learning rate began to fall; all of them when None.
+    warmup_epochs : int
+        How many of the first epochs ran before the learning rate was full, with all KL weight on.
     threshold : float
         Largest relative change that counts as none.
     least : float
@@ -78,14 +84,14 @@ def assess(
     >>> assess([2.0**-epoch for epoch in range(20)]).converged
     False
     """
+    full = losses[warmup_epochs : full_rate_epochs or None]
+    losses = losses[warmup_epochs:]
     epochs = len(losses)
-    if epochs < 10:
-        reason = "no training" if epochs == 0 else f"only {epochs} epochs, at least 10 are needed"
+    reason = _too_short(epochs, len(full), " after the warm-up" if warmup_epochs else "")
+    if reason:
         return Convergence(None, math.nan, threshold, f"Convergence was not assessed: {reason}.")
-    stretches = {"last": losses, "full-rate": losses[: full_rate_epochs or epochs]}
-    changes = {
-        name: _change(values, max(1, epochs // 10), least) for name, values in stretches.items() if len(values) > 1
-    }
+    stretches = {"last": losses, "full-rate": full}
+    changes = {name: _change(values, max(1, epochs // 10), least) for name, values in stretches.items()}
     worst = max(changes, key=lambda name: changes[name])
     where = "all epochs" if worst == "last" else "the epochs at the full learning rate"
     if reach < travel:
@@ -102,6 +108,15 @@ def assess(
         f"({'below' if converged else 'not below'} {100 * threshold:g} %)."
     )
     return Convergence(converged, changes[worst], threshold, detail)
+
+
+def _too_short(epochs: int, full_rate: int, after: str) -> str:
+    """Return why so few epochs say nothing of convergence; empty where they do."""
+    if epochs < 10:
+        return f"only {epochs} epochs{after}, at least 10 are needed" if epochs else f"no training{after}"
+    if full_rate < 2:
+        return f"only {full_rate} epochs at the full learning rate{after}, at least 2 are needed"
+    return ""
 
 
 def _change(losses: Sequence[float], window: int, least: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,13 @@ from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.point_estimate import AutoPointEstimate
 from wiu_pyro.guides.prior_scales import read_tuning
 from wiu_pyro.infer.checks import check_data
-from wiu_pyro.infer.config import FitConfig, read_config, read_device
+from wiu_pyro.infer.config import FitConfig, read_config, read_device, refuse_recipe
 from wiu_pyro.infer.convergence import Convergence, assess
 from wiu_pyro.infer.cross_validation import cross_validate_prior
+from wiu_pyro.infer.empirical_bayes import refuse_other_guides
 from wiu_pyro.infer.ensemble import fit_ensemble
+from wiu_pyro.infer.fit_checkpoint import training_file
+from wiu_pyro.infer.means import kept_on_device
 from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.run import Run
 from wiu_pyro.infer.seeding import seeded
@@ -89,20 +92,27 @@ def fit(
         options |= {"epochs": epochs, "validation": validation}
         return fit_ensemble(fit, model, guide, data, seed=seed, start=start, **options)
     device = read_device(config.device)
+    refuse_recipe(config, guide, epochs=epochs, device=device, validation=validation)
     _adopt(model, guide, data, config)
-    travel = guide.least_travel() if isinstance(guide, NetworkGuide) and guide.prototype_trace is None else 0.0
+    is_new = isinstance(guide, NetworkGuide) and guide.prototype_trace is None
     # a scope of its own: Pyro's parameters go by name, and a second guide of the same class would take the first's
     with seeded(seed, device), pyro.get_param_store().scope(), pyro.poutine.block():
         generator = torch.Generator().manual_seed(seed)
         batches = as_batches(data, batch_size=config.batch_size, generator=generator, device=device)
         structure = check_data(model, batches)
+        batches = kept_on_device(batches, device)
         run = Run(model, guide, config=config, structure=structure, device=device)
-        run.prepare(batches, {**start.point_estimate, **start.unsampled} if isinstance(start, Fit) else start)
+        begin = {**start.point_estimate, **start.unsampled} if isinstance(start, Fit) else start
+        run.prepare(batches, begin)
+        settings = _settings(guide, config, epochs=epochs, device=str(device), batches_per_epoch=len(batches))
+        file = training_file(run, batches, settings={**settings, "seed": seed}, start=begin, validation=validation)
         training = Training(run, batches, epochs=epochs, validation=validation)
-        training.go()
+        training.least_travel = guide.least_travel() if is_new else 0.0
+        training.go(file)
         posterior = run.finish(data)
+        file.remove()
     losses, scores, track = training.losses, training.scores, training.track
-    convergence = _assessed(training, travel=travel)
+    convergence = _assessed(training)
     if _shares_point_estimate(start, guide, epochs):  # then that one's training, and its verdict, are this one's
         losses, scores, convergence, track = start.losses, start.validation, start.convergence, start.track
     found = Fit(
@@ -112,7 +122,7 @@ def fit(
         validation={name: np.asarray(values) for name, values in scores.items()},
         convergence=convergence,
         seed=seed,
-        settings=_settings(guide, config, epochs=epochs, device=str(device), batches_per_epoch=len(batches)),
+        settings=settings | {"kept_epochs": training.kept_epochs, "num_processes": training.shares.count},
         structure=posterior.structure if _has_other_prior(posterior) else structure,
         point_estimate=run.centre(),
         unsampled=unsampled(model, structure.priors),
@@ -129,22 +139,25 @@ def _settings(guide: AutoGuide, config: FitConfig, *, epochs: int, **found: Any)
     return {"guide": type(guide).__name__, "epochs": epochs, **asdict(config), **found}
 
 
-def _assessed(training: Training, *, travel: float) -> Convergence:
+def _assessed(training: Training) -> Convergence:
     """Judge a training by its losses, without the part that no weight can change."""
     run = training.run
     offset = run.guide.loss_offset() if isinstance(run.guide, NetworkGuide) else 0.0
-    return assess(
-        [loss - offset for loss in training.losses],
+    found = assess(
+        [loss - offset for loss in training.losses[: training.kept_epochs]],
         full_rate_epochs=training.schedule.full_rate_epochs,
+        warmup_epochs=training.schedule.warmup_epochs,
         least=0.0 if run.structure.likelihood in ("categorical", "bernoulli") else run.structure.num_data,
         reach=training.travel,
-        travel=travel,
+        travel=training.least_travel,
     )
+    return replace(found, detail=" ".join([found.detail, *training.remarks()]))
 
 
 def _has_other_prior(posterior: AutoGuide) -> bool:
     """Return whether a posterior stands under another prior than the model's: its structure then has it."""
-    return isinstance(posterior, AutoBlockNormal) and posterior.prior_record.changed
+    record = getattr(posterior, "prior_record", None)
+    return (record is not None and record.changed) or getattr(posterior, "has_own_prior", False)
 
 
 def _adopt(model: Callable[..., Any], guide: AutoGuide, data: Any, config: FitConfig) -> None:
@@ -159,11 +172,13 @@ def _adopt(model: Callable[..., Any], guide: AutoGuide, data: Any, config: FitCo
             raise GuideError("A temperature is for the toolkit's guides; Pyro's own have none. Leave it out.")
         guide.temperature = config.temperature
     tuning = read_tuning(config.tune_prior, config.tune_per, config.tune_when)
-    if tuning is not None:
+    if tuning is not None and tuning.by == "empirical-bayes":
+        refuse_other_guides(guide)
+    elif tuning is not None:
         if not isinstance(guide, LaplaceGuide):
             raise GuideError(
                 f"tune_prior is for the Laplace guides, but this is a {type(guide).__name__}. Use for example "
-                "AutoKFACLaplace, or give the model another prior."
+                'AutoKFACLaplace, give the model another prior, or use tune_prior="empirical-bayes" with AutoMeanField.'
             )
         guide.tuning = tuning
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -52,6 +53,11 @@ class OnlineTuning:
     """
 
     def __init__(self, guide: LaplaceGuide, batches: Batches) -> None:
+        if guide.tuning.by != "marginal-likelihood":
+            raise GuideError(
+                f"A Laplace guide's prior is tuned online by its evidence, but {type(guide).__name__} has tune_prior="
+                f'"{guide.tuning.by}". Use tune_prior="marginal-likelihood", or AutoMeanField for empirical Bayes.'
+            )
         self.guide, self.batches = guide, batches
         self.tuning: PriorTuning = guide.tuning
         self.logs: torch.Tensor | None = None
@@ -79,8 +85,7 @@ class OnlineTuning:
         if self.logs is None or self.optimiser is None:
             device = evidence.posterior.loc.device
             present = [math.log(evidence.present[sites[0]]) for sites in groups.values()]
-            self.logs = torch.tensor(present, dtype=torch.float64, device=device, requires_grad=True)
-            self.optimiser = torch.optim.Adam([self.logs], lr=self.tuning.learning_rate)
+            self._begin(torch.tensor(present, dtype=torch.float64, device=device, requires_grad=True))
         for _ in range(self.tuning.steps):
             self.optimiser.zero_grad()
             scales = dict(zip(groups, self.logs.exp(), strict=True))
@@ -88,6 +93,24 @@ class OnlineTuning:
             self.optimiser.step()
         found = dict(zip(groups, self.logs.detach().exp().tolist(), strict=True))
         self.guide.set_prior_scales(by_site(found, groups))
+
+    def end(self) -> None:
+        """Leave it at the last change: the guide's posterior writes down its prior itself."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a training needs to go on later."""
+        if self.logs is None or self.optimiser is None:
+            return {}
+        return {"logs": self.logs.detach(), "optimiser": self.optimiser.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state` gave."""
+        if state:
+            self._begin(state["logs"].clone().requires_grad_())
+            self.optimiser.load_state_dict(state["optimiser"])
+
+    def _begin(self, logs: torch.Tensor) -> None:
+        self.logs, self.optimiser = logs, torch.optim.Adam([logs], lr=self.tuning.learning_rate)
 
     def _posterior(self) -> AutoBlockNormal:
         guide, config = self.guide, self.guide.config

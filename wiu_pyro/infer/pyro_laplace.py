@@ -1,4 +1,4 @@
-"""Pyro's own AutoLaplaceApproximation, fitted as the toolkit's guides are: its cost said first, its failure explained."""
+"""Pyro's own AutoLaplaceApproximation, fitted as the toolkit's guides are: cost said first, failure explained."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.infer.averaged_curvature import average_curvature
 from wiu_pyro.infer.checks import check_guide
 from wiu_pyro.infer.config import FitConfig
+from wiu_pyro.infer.means import autocast, give_own_rate
 from wiu_pyro.infer.online_tuning import untuned
 from wiu_pyro.infer.pyro_laplace import pyro_laplace, refuse_cost
 from wiu_pyro.infer.start_values import put_at
@@ -44,7 +45,7 @@ class Run:
     ) -> None:
         self.model, self.guide, self.config = model, guide, config
         self.structure, self.device = structure, device
-        self.learning_rate = config.learning_rate or LEARNING_RATE
+        self.learning_rate = config.learning_rate or getattr(guide, "default_learning_rate", LEARNING_RATE)
         check_guide(model, guide)
         self.direct = isinstance(guide, NetworkGuide)
         if not self.direct:
@@ -74,11 +75,14 @@ class Run:
         elif isinstance(self.guide, AutoLaplaceApproximation):
             refuse_cost(self.guide)
 
-    def loss(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return −ELBO over the whole data, estimated from one batch."""
-        if self.direct:
-            return self.guide.negative_elbo(*batch)
-        return self.elbo.differentiable_loss(self.model, self.guide, *batch)
+    def loss(self, batch: tuple[torch.Tensor, ...], *, kl_weight: float = 1.0) -> torch.Tensor:
+        """Return −ELBO over the whole data, estimated from one batch; `kl_weight` multiplies the KL."""
+        with autocast(self.device, self.config.precision):
+            if not self.direct:
+                return self.elbo.differentiable_loss(self.model, self.guide, *batch)
+            if kl_weight == 1.0:
+                return self.guide.negative_elbo(*batch)
+            return self.guide.negative_elbo(*batch, kl_weight=kl_weight)
 
     def parameters(self) -> list[torch.Tensor]:
         """Return what is trained: the guide's parameters, and the model's without a prior."""
@@ -88,8 +92,13 @@ class Run:
     def optimiser(self, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
         """Return what moves the parameters: the guide's own update, or Adam."""
         if self.direct:
-            return self.guide.make_optimiser(parameters, self.learning_rate)
-        return torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
+            found = self.guide.make_optimiser(parameters, self.learning_rate)
+        else:
+            found = torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
+        if self.config.log_scale_rate != 1:
+            log_scales = [value for name, value in self.guide.named_parameters() if "scale" in name.partition(".")[0]]
+            give_own_rate(found, log_scales, self.config.log_scale_rate)
+        return found
 
     def mode(self, *, training: bool) -> None:
         """Put the network into training or evaluation mode."""

@@ -19,6 +19,7 @@ from wiu_pyro.guides.closed_form import ClosedForm, closed_form
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.laplace_layers import AutoLaplace
 from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.guides.prior_scales import scaled_structure
 from wiu_pyro.infer.seeding import seeded
 from wiu_pyro.infer.track import FIGURES, Track, TrackConfig
 from wiu_pyro.nn import Layer, ModelStructure, evaluation_mode, prior_moments
@@ -98,6 +99,25 @@ class Tracker:
             factorised=self._factorised,
         )
 
+    def state(self) -> dict[str, Any]:
+        """Return what a training needs to go on later."""
+        return {
+            "kept": self._kept,
+            "step": self._step,
+            "losses": self._losses,
+            "rows": [row | {"figures": _plain(row["figures"])} for row in self._rows],
+            "before": {name: torch.from_numpy(values) for name, values in self._before.items()},
+            "factorised": self._factorised,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state` gave."""
+        self._kept = [tuple(part.to(self.device) for part in batch) for batch in state["kept"]]
+        self._num_kept = sum(len(batch[0]) for batch in self._kept)
+        self._step, self._losses, self._rows = state["step"], state["losses"], state["rows"]
+        self._before = {name: values.cpu().numpy() for name, values in state["before"].items()}
+        self._factorised = state["factorised"]
+
     def _try(self, batch: Batch) -> None:
         """Read the posterior once, from one batch, so that what cannot be tracked is said at the start."""
         with seeded(SEED, self.device):
@@ -120,6 +140,8 @@ class Tracker:
         if self.around_point is not None:
             guide = self._approximated(tuple(torch.cat(parts) for parts in zip(*data, strict=True)))
             structure = guide.structure
+        elif isinstance(guide, NetworkGuide) and guide.prior_scales:
+            structure = scaled_structure(structure, guide.prior_scales)
         form = closed_form(guide, structure)
         if form is None:
             raise GuideError(
@@ -156,6 +178,10 @@ class Tracker:
         self._before[layer.name] = mean
         found["kl"], found["kl_per_weight"] = kl, kl / known.sum() if known.any() else np.nan
         return {name: found[name] for name in FIGURES}
+
+
+def _plain(figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    return {layer: {name: float(value) for name, value in row.items()} for layer, row in figures.items()}
 
 
 def _is_point(guide: AutoGuide) -> bool:

@@ -21,7 +21,7 @@ from wiu_pyro.interventions.cut_blocks import conditional_guide
 
 __all__ = ["Refit", "refitted", "why_not"]
 
-NOT_AGAIN = ("checkpoint", "progress", "track")  # settings of a fit that its refits do not share
+NOT_AGAIN = ("checkpoint", "progress", "track", "patience")  # settings of a fit that its refits do not share
 MEAN_FIELD = (AutoMeanField, autoguide.AutoNormal, autoguide.AutoDiagonalNormal)
 MakeGuide = Callable[[Any, tuple[str, ...]], AutoGuide]
 
