@@ -58,6 +58,7 @@ def posterior_attrs(source: Source, *, labels: Mapping[str, str]) -> dict[str, A
         "draw_seed": source.seed,
         "temperature": float(getattr(guide, "temperature", 1.0)),
         **_convergence(source),
+        **dict(getattr(guide, "notes", {})),
         "prediction_default": getattr(guide, "default_predictive", "sampled"),
         "not_covered": _not_covered(source),
         **labels,

@@ -22,6 +22,7 @@ from wiu_pyro.guides.prior_scales import PriorRecord, PriorTuning
 from wiu_pyro.guides.prior_tuning import tune_prior
 from wiu_pyro.guides.registry import by_name, known_guides
 from wiu_pyro.guides.start import init_to_network
+from wiu_pyro.guides.swag import AutoSWAG
 
 __all__ = [
     "AutoBlockDiagonalLaplace",
@@ -37,6 +38,7 @@ __all__ = [
     "AutoMCDropout",
     "AutoMeanField",
     "AutoPointEstimate",
+    "AutoSWAG",
     "AutoSubnetworkLaplace",
     "ClosedForm",
     "Cost",

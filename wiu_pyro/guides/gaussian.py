@@ -81,6 +81,8 @@ def _read_auto_continuous(guide: Any, structure: ModelStructure) -> Gaussian | N
         start += shape.numel()
     everything = torch.arange(start, device=guide.loc.device)
     precision: Precision
+    if hasattr(guide, "gaussian_blocks"):
+        return Gaussian(getattr(guide, "gaussian_mean", guide.loc), guide.gaussian_blocks(structure), places)
     if getattr(guide, "factorised", False):
         loc, scale = guide._loc_scale()
         point = {name: value.detach() for name, value in getattr(guide, "point_values", {}).items()}

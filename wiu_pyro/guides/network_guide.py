@@ -23,6 +23,7 @@ from torch.distributions import biject_to
 from wiu_pyro.errors import GuideError, PriorError
 from wiu_pyro.guides.start import init_to_network
 from wiu_pyro.nn import (
+    Batches,
     ModelStructure,
     as_batches,
     base_distribution,
@@ -300,6 +301,9 @@ class NetworkGuide(AutoContinuous):
 
     def after_step(self, step: int, total: int) -> None:
         """Look at the parameters after each of the optimiser's steps; `step` counts from 0 to `total` - 1."""
+
+    def after_training(self, batches: Batches) -> None:
+        """Look at the training data once more when all steps are done."""
 
     def least_travel(self) -> float:
         """Return how far a parameter of a new guide must be able to move, or its result is where it started."""

@@ -109,6 +109,8 @@ def fit(
         training = Training(run, batches, epochs=epochs, validation=validation)
         training.least_travel = guide.least_travel() if is_new else 0.0
         training.go(file)
+        if epochs and isinstance(guide, NetworkGuide):
+            guide.after_training(batches)
         posterior = run.finish(data)
         file.remove()
     losses, scores, track = training.losses, training.scores, training.track

@@ -1,0 +1,48 @@
+"""Running statistics of normalisation layers, computed again at given weights (Izmailov et al. 2018, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from wiu_pyro.nn import evaluation_mode, run_at, weight_module
+
+__all__ = ["recompute_running_statistics"]
+
+
+def recompute_running_statistics(
+    model: Callable[..., Any], weights: Mapping[str, torch.Tensor], batches: Iterable[tuple[torch.Tensor, ...]]
+) -> None:
+    """Let normalisation layers hold the mean statistics of one pass over the data at given weights.
+
+    Without such layers nothing is done, and no batch is asked for.
+
+    Parameters
+    ----------
+    model : callable
+        A Pyro model.
+    weights : mapping of site to Tensor
+    batches : iterable of tuple of Tensor
+        What the model is called with.
+    """
+    root = weight_module(model)
+    modules = [] if root is None else list(root.modules())
+    layers = [one for one in modules if isinstance(one, _NormBase) and one.track_running_stats]
+    if not layers:
+        return
+    before = {layer: layer.momentum for layer in layers}
+    with evaluation_mode(model), torch.no_grad():
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean over all batches
+            layer.training = True
+        try:
+            for batch in batches:
+                run_at(model, dict(weights), batch)
+        finally:
+            for layer, momentum in before.items():
+                layer.momentum, layer.training = momentum, False
