@@ -1,8 +1,8 @@
 """Priors on the weights of a network: what stands at each ``pyro.sample`` site before any data came.
 
 `FanInNormal` keeps the scale of the function the same at every width (Neal 1996, *Bayesian Learning for Neural
-Networks*, chapter 2); its factor 2 is that of He et al. (2015, eq. 10) for ReLU networks. `ScaleMixtureNormal` is the
-prior of Blundell et al. (2015, eq. 7).
+Networks*, chapter 2); its factor 2 is that of He et al. (2015, eq. 10) for ReLU networks. Mixtures stand in
+`wiu_pyro.nn.mixture_priors`.
 """
 
 from __future__ import annotations
@@ -20,39 +20,14 @@ from typing_extensions import override
 
 from wiu_pyro.errors import PriorError, near_matches
 
-__all__ = ["FanInNormal", "Laplace", "Normal", "Prior", "ScaleMixtureNormal", "fan_in", "match_priors"]
+__all__ = ["FanInNormal", "Laplace", "Normal", "Prior", "fan_in", "match_priors"]
 
-HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 NORMALISATION = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 def fan_in(parameter: torch.Tensor) -> int:
     """Return the number of inputs of one output unit: the elements of a weight per row of its first axis."""
     return parameter.numel() // max(parameter.shape[0], 1)
-
-
-class _RealMixture(dist.MixtureSameFamily):
-    """A mixture over the whole line that says so: torch's own support is one that Pyro cannot transform."""
-
-    support = torch.distributions.constraints.real
-
-    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the log density; of two Normals without stacking them, several times faster over many weights."""
-        components = self.component_distribution
-        if type(components) is not dist.Normal or components.batch_shape[-1] != 2:
-            return super().log_prob(value)
-        weights = _collapsed(self.mixture_distribution.probs)
-        parts = (components.loc, components.scale, weights.log())
-        terms = []
-        for loc, scale, log_weight in zip(*(_collapsed(part).unbind(-1) for part in parts)):
-            deviation = value - loc
-            terms.append(deviation * deviation * (-0.5 / scale.square()) + (log_weight - scale.log()))
-        return torch.logaddexp(*terms) - HALF_LOG_TWO_PI
-
-
-def _collapsed(values: torch.Tensor) -> torch.Tensor:
-    """Return a tensor that is one row repeated, by `expand`, as that row alone."""
-    return values[(0,) * (values.dim() - 1)] if not any(values.stride()[:-1]) else values
 
 
 class Prior(ABC):
@@ -208,53 +183,6 @@ class Laplace(Prior):
     @override
     def describe(self) -> str:
         return f"Laplace({self.loc:g}, {self.scale:g})"
-
-
-@dataclass(frozen=True)
-class ScaleMixtureNormal(Prior):
-    """Mixture of two zero-mean Normals, one wide and one narrow, for each weight on its own.
-
-    Parameters
-    ----------
-    wide, narrow : float
-        The two standard deviations, in units of the weight.
-    weight_wide : float
-        Probability of the wide one, strictly between 0 and 1.
-
-    Raises
-    ------
-    PriorError
-        If a scale is not positive and finite, or the probability is outside (0, 1).
-
-    References
-    ----------
-    .. [1] Blundell et al. (2015), Weight Uncertainty in Neural Networks, eq. 7.
-    """
-
-    wide: float = 1.0
-    narrow: float = 0.0025
-    weight_wide: float = 0.25
-
-    def __post_init__(self) -> None:
-        _positive("wide", self.wide)
-        _positive("narrow", self.narrow)
-        if not 0 < self.weight_wide < 1:
-            raise PriorError(
-                f"weight_wide must lie strictly between 0 and 1, but is {self.weight_wide}. Pass for example 0.25."
-            )
-
-    @override
-    def distribution(self, parameter: torch.Tensor, *, name: str, module: nn.Module | None) -> dist.Distribution:
-        probs = parameter.new_tensor([self.weight_wide, 1 - self.weight_wide])
-        scales = parameter.new_tensor([self.wide, self.narrow]).expand(*parameter.shape, 2)
-        mixture = _RealMixture(
-            dist.Categorical(probs.expand(*parameter.shape, 2)), dist.Normal(torch.zeros_like(scales), scales)
-        )
-        return mixture.to_event(parameter.dim())
-
-    @override
-    def describe(self) -> str:
-        return f"{self.weight_wide:g} N(0, {self.wide:g}²) + {1 - self.weight_wide:g} N(0, {self.narrow:g}²)"
 
 
 def match_priors(prior: Prior | Mapping[str, Prior | None], names: list[str]) -> dict[str, Prior]:
