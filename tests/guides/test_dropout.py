@@ -189,9 +189,14 @@ def test_svi_is_told_to_use_fit():
     model, batch = small_classifier(dropout=0.5)
     with pyro.get_param_store().scope():
         svi = SVI(model, AutoMCDropout(model), Adam({"lr": 0.01}), Trace_ELBO())
-        # Pyro raises a ValueError around ours
-        with pytest.raises(ValueError, match=r"Train AutoMCDropout with wiu_pyro.fit"):
+        with pytest.raises(GuideError, match=r"Train it with wiu_pyro.fit"):
             svi.step(*batch)
+
+
+def test_density_is_refused_with_the_reason():
+    _, guide = guided(two_dropouts(), *data(2))
+    with pytest.raises(GuideError, match="weights under dropout have none: their masks are discrete"):
+        guide.log_prob(guide.point_estimate())
 
 
 def test_guide_is_moved_with_its_columns():

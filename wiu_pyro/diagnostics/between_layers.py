@@ -19,7 +19,7 @@ from wiu_pyro import metrics, schema
 from wiu_pyro.diagnostics.layer_distances import EXACT_WEIGHTS, QUANTITIES, layer_distances
 from wiu_pyro.diagnostics.layer_shares import layer_shares
 from wiu_pyro.diagnostics.layer_uncertainty import layer_uncertainty
-from wiu_pyro.diagnostics.moments import squeeze_chain
+from wiu_pyro.diagnostics.moments import refuse_improper, squeeze_chain
 from wiu_pyro.diagnostics.provenance import carried_attrs
 from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
 from wiu_pyro.diagnostics.units import layer_units
@@ -109,6 +109,7 @@ def between_layers(idata: Any, *, level: float = 0.95, num_bootstrap: int = 1_00
     layer_uncertainty : The metrics, layer by layer.
     between_statement : What was found, in words.
     """
+    refuse_improper(idata)
     table = layer_uncertainty(idata)
     attrs = dict(table.attrs)
     table = table if "chain" in table.dims else table.expand_dims("chain")

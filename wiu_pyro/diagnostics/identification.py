@@ -20,7 +20,7 @@ import xarray as xr
 
 from wiu_pyro import metrics, schema
 from wiu_pyro.diagnostics.identified_cells import Limits, Tally, tallied
-from wiu_pyro.diagnostics.moments import layers_with_moments, squeeze_chain
+from wiu_pyro.diagnostics.moments import layers_with_moments, refuse_improper, squeeze_chain
 from wiu_pyro.diagnostics.provenance import carried_attrs
 from wiu_pyro.diagnostics.sd_kinds import check_sd, is_factorised
 from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
@@ -104,6 +104,7 @@ def identification(
     .. [1] Owen (2007), The pigeonhole bootstrap, section 3.
     .. [2] Trippe and Turner (2018), Overpruning in variational Bayesian neural networks.
     """
+    refuse_improper(idata)
     _check_limits(within, kl_below, most)
     names = layers_with_moments(idata)
     check_sd(idata, names, sd)

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from wiu_pyro import schema
-from wiu_pyro.diagnostics.moments import squeeze_chain
+from wiu_pyro.diagnostics.moments import refuse_improper, squeeze_chain
 from wiu_pyro.diagnostics.provenance import carried_attrs
 from wiu_pyro.errors import SchemaError
 
@@ -39,6 +39,7 @@ def input_map(idata: Any, *, image_shape: tuple[int, int, int] | None = None) ->
     SchemaError
         If the first layer is not dense, is held at its point estimate, or does not fit the images' size.
     """
+    refuse_improper(idata)
     name = schema.layer_names(idata)[0]
     data = schema.dataset(idata, schema.moments_group(name))
     shape = data["mean"].shape[1:] if "mean" in data else ()

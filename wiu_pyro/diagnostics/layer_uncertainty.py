@@ -46,6 +46,8 @@ DESCRIPTIONS = {
     "kl_total": "KL of the whole posterior from the prior, nats",
     "kl_between_layers": "kl_total minus the layers' sum: dependence between layers, nats",
 }
+RELATIVE = ("sd_to_prior", "contraction", "effective_parameters", "contraction_sum", "effective_share")
+IMPROPER = "the prior is improper and has no sd to compare with"
 
 
 def layer_uncertainty(idata: Any) -> xr.Dataset:
@@ -68,8 +70,9 @@ def layer_uncertainty(idata: Any) -> xr.Dataset:
         ``conditional_sd_to_prior`` and ``conditional_contraction``, which compare with a mean-field posterior. Where
         weights are held at their point estimate: ``num_uncertain``, the number of the others, over which alone all
         columns but ``num_weights`` and ``mean_abs`` are taken; a layer without any has NaN there, for nothing was
-        inferred. Each variable's attribute ``long_name`` says what it is; the attributes of the whole carry guide,
-        prior and convergence.
+        inferred. Against an improper prior all that is relative to its sd is NaN, with the attribute ``reason``, and
+        ``kl`` has the attribute ``kl_note``. Each variable's attribute ``long_name`` says what it is; the attributes of
+        the whole carry guide, prior and convergence.
 
     Raises
     ------
@@ -105,6 +108,10 @@ def layer_uncertainty(idata: Any) -> xr.Dataset:
     for name, text in DESCRIPTIONS.items():
         if name in table:
             table[name].attrs["long_name"] = text
+    if table["sd_to_prior"].isnull().all() and table["sd_q50"].notnull().any():
+        for name in RELATIVE:
+            if name in table:
+                table[name].attrs["reason"] = IMPROPER
     table.attrs = carried_attrs(idata) | {
         "moments": "exact" if all(exact) else "estimated",
         "factorised": int(counted.all()),
@@ -146,5 +153,5 @@ def _with_kl(table: xr.Dataset, about: xr.Dataset) -> xr.Dataset:
     if "kl_se" in about:
         out["kl_se"] = about["kl_se"].astype(np.float64).drop_vars("chain", errors="ignore")
     for name in ("kl", "kl_per_weight", "kl_share"):
-        out[name].attrs = {"kl_reason": about["kl"].attrs["kl_reason"]} if "kl_reason" in about["kl"].attrs else {}
+        out[name].attrs = {key: about["kl"].attrs[key] for key in ("kl_reason", "kl_note") if key in about["kl"].attrs}
     return out

@@ -22,7 +22,7 @@ import xarray as xr
 from scipy import stats
 
 from wiu_pyro import schema
-from wiu_pyro.diagnostics.moments import layers_with_moments, squeeze_chain
+from wiu_pyro.diagnostics.moments import layers_with_moments, refuse_improper, squeeze_chain
 from wiu_pyro.diagnostics.provenance import carried_attrs
 from wiu_pyro.diagnostics.sd_kinds import check_sd, is_factorised
 from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
@@ -109,6 +109,7 @@ def magnitude(idata: Any, *, sd: str = "marginal", bins: int = 20, num_bootstrap
     .. [1] Owen (2007), The pigeonhole bootstrap, section 3.
     .. [2] Blundell et al. (2015), Weight Uncertainty in Neural Networks, section 5.1.
     """
+    refuse_improper(idata)
     if bins < 1 or num_bootstrap < 2:
         raise DataError(
             f"At least one bin and two bootstrap replicates are needed, got bins={bins}, num_bootstrap={num_bootstrap}."

@@ -12,7 +12,7 @@ import xarray as xr
 from wiu_pyro import schema
 from wiu_pyro.errors import SchemaError
 
-__all__ = ["LayerMoments", "layer_moments", "layers_with_moments", "squeeze_chain"]
+__all__ = ["LayerMoments", "layer_moments", "layers_with_moments", "refuse_improper", "squeeze_chain"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,29 @@ def layers_with_moments(idata: Any) -> list[str]:
             f"{', '.join(held)}. Export the posterior again with wiu_pyro.to_inference_data."
         )
     return names
+
+
+def refuse_improper(idata: Any) -> None:
+    """Raise where weights are held against an improper prior, relative to whose sd nothing can be said.
+
+    Parameters
+    ----------
+    idata : InferenceData or DataTree
+
+    Raises
+    ------
+    SchemaError
+        Naming the first such layer.
+    """
+    for name in layers_with_moments(idata):
+        data = schema.dataset(idata, schema.moments_group(name))
+        for prefix in schema.moment_parameters(data).values():
+            if prefix + "prior_sd" in data and bool(data[prefix + "prior_sd"].isnull().all()):
+                raise SchemaError(
+                    f"A prior with an sd is needed, to which sds are compared, but that of layer '{name}' is improper. "
+                    "Look at its signal-to-noise in wiu_pyro.diagnostics.layer_uncertainty, or at the posterior of "
+                    "another guide."
+                )
 
 
 def layer_moments(idata: Any, layer: str) -> LayerMoments:

@@ -9,7 +9,13 @@ import numpy as np
 import xarray as xr
 
 from wiu_pyro import metrics
-from wiu_pyro.diagnostics.moments import LayerMoments, layer_moments, layers_with_moments, squeeze_chain
+from wiu_pyro.diagnostics.moments import (
+    LayerMoments,
+    layer_moments,
+    layers_with_moments,
+    refuse_improper,
+    squeeze_chain,
+)
 from wiu_pyro.diagnostics.provenance import carried_attrs
 from wiu_pyro.errors import DataError, SchemaError, near_matches
 
@@ -60,6 +66,8 @@ def weight_distribution(idata: Any, metric: str = "sd_to_prior", *, bins: int = 
         raise DataError(f"Unknown metric '{metric}'. {near_matches(metric, METRICS)}")
     if bins < 1:
         raise DataError(f"At least one bin is needed, got bins={bins}. Use 60.")
+    if metric != "signal_to_noise":
+        refuse_improper(idata)
     names = layers_with_moments(idata)
     log = metric in LOGARITHMIC
     values, at_prior, uncertain = {}, [], []

@@ -116,6 +116,11 @@ def _quantity(data: xr.Dataset, quantity: str) -> np.ndarray:
     """Return the quantity of each weight; NaN, but for the mean, where a weight is held at its point estimate."""
     mean, sd = data["mean"].values.astype(np.float64), data["sd"].values.astype(np.float64)
     prior_sd = data["prior_sd"].values.astype(np.float64)
+    if quantity in ("sd_to_prior", "contraction") and np.isnan(prior_sd).all():
+        raise SchemaError(
+            f"A prior with an sd is needed for '{quantity}', but that of these weights is improper. Look at their 'sd' "
+            "or 'signal_to_noise'."
+        )
     if quantity == "mean":
         return mean
     if quantity == "sd_to_prior":

@@ -17,7 +17,7 @@ import xarray as xr
 from wiu_pyro import metrics, schema
 from wiu_pyro.diagnostics.dead_units import dead_units
 from wiu_pyro.diagnostics.factor_spectra import factor_spectra
-from wiu_pyro.diagnostics.moments import layers_with_moments, squeeze_chain
+from wiu_pyro.diagnostics.moments import layers_with_moments, refuse_improper, squeeze_chain
 from wiu_pyro.diagnostics.provenance import carried_attrs
 from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
 from wiu_pyro.diagnostics.share_resampling import share_intervals
@@ -98,6 +98,7 @@ def within_layer(
     input_map : The first layer's uncertainty in image space.
     within_statement : What was found, in words.
     """
+    refuse_improper(idata)
     for name, value in {"tolerance": tolerance, "level": level}.items():
         if not 0 < value < 1:
             raise DataError(f"A {name} between 0 and 1 is needed, got {value}. Leave it out for the default.")

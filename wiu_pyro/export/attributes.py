@@ -119,6 +119,10 @@ def structure_name(source: Source) -> str:
 
 def _prior_text(source: Source) -> str:
     prior = getattr(source.model, "prior", None)
+    if getattr(source.guide, "has_own_prior", False):
+        texts = {site: describe_prior(fn) for site, fn in source.structure.priors.items()}
+        alike = {text: [site for site in texts if texts[site] == text] for text in texts.values()}
+        return "the guide's own, not the model's: " + "; ".join(f"{t}: {', '.join(s)}" for t, s in alike.items())
     if isinstance(prior, Prior):
         return prior.describe()
     if isinstance(prior, Mapping):

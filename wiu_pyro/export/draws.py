@@ -143,6 +143,7 @@ def collect(
         log_prior=np.empty(num_draws),
         log_q=np.full(num_draws, np.nan),
     )
+    units = {p.site: _unit(moments[p.site], priors[p.site]) for p in parameters}
     uncertain = [sum(int((moments[p.site].sd > 0).sum()) for p in layer) for layer in layers]
     for draw, weights in enumerate(chain.draws()):
         for parameter in parameters:
@@ -152,7 +153,7 @@ def collect(
         for site, values in result.scalars.items():
             values[draw] = float(weights[site])
         for position, layer in enumerate(layers):
-            total = _squared_deviation(layer, weights, moments, priors)
+            total = _squared_deviation(layer, weights, moments, units)
             result.deviation_rms[draw, position] = (total / max(uncertain[position], 1)) ** 0.5
         result.log_prior[draw] = _log_prior(structure, weights)
         if chain.log_q is not None:
@@ -165,15 +166,23 @@ def _index(parameter: Parameter, value: torch.Tensor) -> torch.Tensor:
 
 
 def _squared_deviation(
-    layer: list[Parameter], weights: Weights, moments: Mapping[str, SiteMoments], priors: Mapping[str, SiteMoments]
+    layer: list[Parameter], weights: Weights, moments: Mapping[str, SiteMoments], units: Weights
 ) -> float:
-    """Return Σ ((weight − mean) / prior sd)² over a layer, to which weights at a point estimate add nothing."""
+    """Return Σ ((weight − mean) / unit)² over a layer, to which weights at a point estimate add nothing."""
     total = 0.0
     for site in (parameter.site for parameter in layer):
         value = weights[site].detach()
-        relative = (value - moments[site].mean.to(value)) / priors[site].sd.to(value)
+        relative = (value - moments[site].mean.to(value)) / units[site].to(value)
         total += float(relative.square().sum(dtype=torch.float64))
     return total
+
+
+def _unit(moments: SiteMoments, prior: SiteMoments) -> torch.Tensor:
+    """Return what a site's deviations are shown relative to: the prior's sd; of an improper prior, the rms weight."""
+    if not prior.sd.isnan().any():
+        return prior.sd
+    rms = (moments.mean.double().square() + moments.sd.double().square()).mean().sqrt()
+    return rms if rms > 0 else torch.ones_like(rms)
 
 
 def _log_prior(structure: ModelStructure, weights: Weights) -> float:

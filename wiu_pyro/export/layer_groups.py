@@ -12,7 +12,7 @@ import xarray as xr
 from wiu_pyro.export.draws import ChainDraws, SiteMoments
 from wiu_pyro.export.layout import Parameter
 from wiu_pyro.export.sources import Chain, Source
-from wiu_pyro.nn import Layer, describe_prior
+from wiu_pyro.nn import Layer, describe_prior, is_improper
 
 __all__ = [
     "draws_group",
@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 Moments = list[Mapping[str, SiteMoments]]  # one mapping of site to moments per chain
+IMPROPER = "the prior is improper: it has no sd, and nothing can be said relative to it"
 
 
 def with_coords(data: xr.Dataset) -> xr.Dataset:
@@ -60,7 +61,8 @@ def moments_group_of(
         if all(part.sd_conditional is not None for part in parts):
             variables[f"{parameter.prefix}sd_conditional"] = (dims, _stack([part.sd_conditional for part in parts]))
         prior = priors[parameter.site]
-        variables[f"{parameter.prefix}prior_sd"] = _prior(prior.sd, parameter)
+        unknown = {"reason": IMPROPER} if bool(prior.sd.isnan().all()) else {}
+        variables[f"{parameter.prefix}prior_sd"] = (*_prior(prior.sd, parameter), unknown)
         variables[f"{parameter.prefix}prior_mean"] = _prior(prior.mean, parameter)
     sites = [parameter.site for parameter in parameters]
     known = [is_factorised(chain, sites) for chain in moments if is_uncertain(chain, sites)]
@@ -92,7 +94,7 @@ def _stack(values: list[torch.Tensor]) -> np.ndarray:
 
 def _prior(value: torch.Tensor, parameter: Parameter) -> tuple[tuple[str, ...], np.ndarray]:
     array = _array(value)
-    if array.size and (array == array.flat[0]).all():
+    if array.size and (np.array_equal(array, np.full_like(array, array.flat[0]), equal_nan=True)):
         return (), array.flat[0]
     return parameter.dims, array
 
@@ -100,7 +102,9 @@ def _prior(value: torch.Tensor, parameter: Parameter) -> tuple[tuple[str, ...], 
 def posterior_group(source: Source, chains: list[ChainDraws]) -> xr.Dataset:
     """Return group `posterior`: `deviation_rms` by layer and the scalar sites; `az.summary` reads this one."""
     deviation = np.stack([chain.deviation_rms for chain in chains])
-    variables = {"deviation_rms": (("chain", "draw", "layer"), deviation)}
+    improper = [site for site in source.structure.parameter_sites if is_improper(source.structure.priors[site])]
+    attrs = {"relative_to": f"the rms weight, not the prior's sd: {IMPROPER}"} if improper else {}
+    variables = {"deviation_rms": (("chain", "draw", "layer"), deviation, attrs)}
     for site in source.structure.other_sites:
         variables[site] = (("chain", "draw"), np.stack([chain.scalars[site] for chain in chains]))
     return with_coords(xr.Dataset(variables, coords={"layer": [layer.name for layer in source.structure.layers]}))
@@ -172,6 +176,8 @@ def _kl(source: Source, chains: list[ChainDraws]) -> dict[str, tuple[tuple[str, 
         total[number] = chain.closed.kl_total
     point = [_is_point(source.chains, name) for name in names]
     reason = {} if np.isfinite(kl).all() else {"kl_reason": _kl_reason(source.chains[0], kl, np.array(point))}
+    note = "" if source.chains[0].closed is None else source.chains[0].closed.kl_note
+    reason |= {"kl_note": note} if note else {}
     variables = {
         "kl": (("chain", "layer"), kl, {"units": "nats"} | reason),
         "kl_total": (("chain",), total, {"units": "nats"}),

@@ -16,11 +16,13 @@ from wiu_pyro.guides.laplace_kfac import AutoKFACLaplace
 from wiu_pyro.guides.laplace_last import AutoLastLayerLaplace
 from wiu_pyro.guides.laplace_layers import AutoLaplace
 from wiu_pyro.guides.laplace_subnetwork import AutoSubnetworkLaplace
+from wiu_pyro.guides.low_rank import AutoLowRank
 from wiu_pyro.guides.mean_field import AutoMeanField
 from wiu_pyro.guides.point_estimate import AutoPointEstimate
 from wiu_pyro.guides.prior_scales import PriorRecord, PriorTuning
 from wiu_pyro.guides.prior_tuning import tune_prior
 from wiu_pyro.guides.registry import by_name, known_guides
+from wiu_pyro.guides.sparse_dropout import AutoSparseVariationalDropout, log_uniform_kl
 from wiu_pyro.guides.start import init_to_network
 from wiu_pyro.guides.swag import AutoSWAG
 
@@ -35,9 +37,11 @@ __all__ = [
     "AutoKFACLaplace",
     "AutoLaplace",
     "AutoLastLayerLaplace",
+    "AutoLowRank",
     "AutoMCDropout",
     "AutoMeanField",
     "AutoPointEstimate",
+    "AutoSparseVariationalDropout",
     "AutoSWAG",
     "AutoSubnetworkLaplace",
     "ClosedForm",
@@ -52,5 +56,6 @@ __all__ = [
     "init_to_network",
     "known_guides",
     "log_marginal_likelihood",
+    "log_uniform_kl",
     "tune_prior",
 ]

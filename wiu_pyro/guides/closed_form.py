@@ -56,6 +56,8 @@ class ClosedForm:
     layer_spectra : dict of str to (Tensor, Tensor)
         Of layers in a Kronecker eigenbasis: mean curvature along each direction of the outputs, (groups, out), and of
         the inputs, (groups, in), relative to the prior.
+    kl_note : str
+        What must be said of the KLs; empty where they are the KL from the prior and no more.
     """
 
     mean: dict[str, torch.Tensor]
@@ -67,6 +69,7 @@ class ClosedForm:
     factorised: bool
     layer_kl_se: dict[str, float] = field(default_factory=dict)
     layer_spectra: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    kl_note: str = ""
 
 
 def closed_form(guide: Any, structure: ModelStructure) -> ClosedForm | None:

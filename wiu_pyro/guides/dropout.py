@@ -21,6 +21,7 @@ from wiu_pyro.guides.dropout_trail import Dropout, find_dropouts
 from wiu_pyro.guides.dropout_weights import DropoutWeights, Mask
 from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
 from wiu_pyro.guides.start import is_real
+from wiu_pyro.guides.trained_by import refuse_svi
 from wiu_pyro.nn import ModelStructure
 
 __all__ = ["AutoMCDropout"]
@@ -142,6 +143,11 @@ class AutoMCDropout(NetworkGuide):
         """Return the normalising constant of the Normal priors, which shifts −log joint and depends on units."""
         prior = self.flat_prior()
         return self.temperature * (prior.log_scale_sum + prior.num_normal * HALF_LOG_TWO_PI)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """Sample all weights; returns the value of each site."""
+        refuse_svi(self)
+        return super().forward(*args, **kwargs)
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> DropoutWeights:
         """Return the distribution over the flat vector of all weights."""

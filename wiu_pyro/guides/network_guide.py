@@ -24,6 +24,7 @@ from wiu_pyro.errors import GuideError, PriorError
 from wiu_pyro.guides.start import init_to_network
 from wiu_pyro.nn import (
     Batches,
+    BayesianNetwork,
     ModelStructure,
     as_batches,
     base_distribution,
@@ -97,7 +98,9 @@ class NetworkGuide(AutoContinuous):
     structure_name: ClassVar[str] = ""
     default_predictive: ClassVar[str] = "sampled"
     trained_by: ClassVar[str] = "svi"
+    default_learning_rate: ClassVar[float] = 1e-3
     factorised: ClassVar[bool] = False  # all weights independent Normals, with means and sds from `_loc_scale`
+    has_own_prior: ClassVar[bool] = False  # whether `structure` has other priors than the model
     needs_dropout: ClassVar[bool] = False  # whether it takes networks with dropout alone
     no_density: ClassVar[str] = ""  # why `log_prob` gives no density, where it gives none
 
@@ -198,8 +201,15 @@ class NetworkGuide(AutoContinuous):
         with torch.no_grad():
             self.loc.copy_(self.pack({name: value.to(self.loc.device) for name, value in values.items()}))
 
+    @property
+    def runs_directly(self) -> bool:
+        """Whether the model is a `BayesianNetwork` as it is, whose likelihood needs none of Pyro's handlers."""
+        return getattr(type(self.model), "forward", None) is BayesianNetwork.forward
+
     def log_likelihood(self, weights: dict[str, torch.Tensor], batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Return the log-likelihood of a batch at given weights, scaled to the whole data, in nats."""
+        if self.runs_directly and len(batch) == 2:
+            return self.model.log_likelihood(weights, *batch)
         trace, _ = run_at(self.model, weights, batch)
         node = trace.nodes[self.structure.observed]
         return scale_and_mask(node["fn"].log_prob(node["value"]), node["scale"], node["mask"]).sum()
@@ -273,16 +283,20 @@ class NetworkGuide(AutoContinuous):
         PriorError
             If a prior depends on another site.
         """
+        self.refuse_dependent_priors()
+        posterior = self.get_posterior()
+        flat = posterior.rsample()
+        divergence = posterior.log_prob(flat) - self.log_prior(flat)
+        return kl_weight * self.temperature * divergence - self.log_likelihood(self.unpack(flat), batch)
+
+    def refuse_dependent_priors(self) -> None:
+        """Raise PriorError where a prior depends on another site or on what is learned."""
         if not self.fixed_priors:
             raise PriorError(
                 f"{type(self).__name__} needs priors that depend on nothing else, but the prior of "
                 f"'{self.structure.dependent_priors[0]}' depends on another site or on a learned parameter. "
                 "Fix the prior, or use AutoMeanField."
             )
-        posterior = self.get_posterior()
-        flat = posterior.rsample()
-        divergence = posterior.log_prob(flat) - self.log_prior(flat)
-        return kl_weight * self.temperature * divergence - self.log_likelihood(self.unpack(flat), batch)
 
     def make_optimiser(self, parameters: list[torch.Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """Return what `wiu.fit` trains with: Adam, unless the guide has an update of its own.
@@ -308,6 +322,10 @@ class NetworkGuide(AutoContinuous):
     def least_travel(self) -> float:
         """Return how far a parameter of a new guide must be able to move, or its result is where it started."""
         return 0.0
+
+    def travel_per_step(self, learning_rate: float) -> float:
+        """Return how far the optimiser moves a parameter in a step; Adam, by about its learning rate."""
+        return learning_rate
 
     def loss_offset(self) -> float:
         """Return the part of −ELBO that no weight can change, in nats: relative changes are taken without it."""

@@ -15,7 +15,7 @@ import torch
 
 from wiu_pyro.errors import ModelError
 from wiu_pyro.export.sources import Chain, Source
-from wiu_pyro.nn import base_distribution
+from wiu_pyro.nn import base_distribution, is_improper
 
 __all__ = ["Candidates", "read_candidates"]
 
@@ -64,6 +64,11 @@ class Candidates:
         """The layers with candidates, in the network's order."""
         places = self.places
         return list(dict.fromkeys(self.layers[site] for site in self.shapes if self.chosen[places[site]].any()))
+
+    @cached_property
+    def improper(self) -> list[str]:
+        """The prunable sites whose prior has no integral, and so no density to be held against."""
+        return [site for site, prior in self.priors.items() if is_improper(prior)]
 
     @cached_property
     def places(self) -> dict[str, slice]:

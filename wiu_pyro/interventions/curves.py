@@ -87,6 +87,11 @@ def _refuse(weights: Candidates, needs: Iterable[str], config: PruneConfig) -> N
             "This criterion needs priors that depend on nothing else, but those of the weights depend on another site "
             "or are learned. Rank by signal-to-noise, which needs none."
         )
+    if "prior" in needs and weights.improper:
+        raise DataError(
+            f"This criterion needs a prior with an integral, but that of '{weights.improper[0]}' is improper. Rank by "
+            "signal-to-noise, which needs none."
+        )
 
 
 @dataclass
@@ -216,7 +221,8 @@ class Curves:
         """Return the change in log evidence with each weight; None where the changes do not add up."""
         cold = float(getattr(self.source.guide, "temperature", 1.0)) != 1.0
         weights = self.weights
-        if not weights.factorised or not weights.fixed_priors or cold or not (weights.sd[weights.chosen] > 0).all():
+        known = weights.fixed_priors and not weights.improper
+        if not weights.factorised or not known or cold or not (weights.sd[weights.chosen] > 0).all():
             return None
         return reduction(Evidence(weights, weights.sd, torch.Generator()))
 

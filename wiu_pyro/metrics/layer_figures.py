@@ -28,7 +28,7 @@ def layer_figures(
     mean, sd : ndarray, shape (num_weights,)
         Posterior moments, in units of the weight; an sd of 0 marks a weight held at its point estimate.
     prior_sd : ndarray, shape (num_weights,)
-        In the same units, > 0.
+        In the same units, > 0; NaN of an improper prior, relative to which nothing can be said: NaN.
     sd_conditional : ndarray, shape (num_weights,), optional
         Standard deviation given all other weights.
 
@@ -58,7 +58,9 @@ def layer_figures(
         sd_conditional = None if sd_conditional is None else sd_conditional[known]
     if not sd.size:
         return figures | dict.fromkeys(_NAMES, np.nan) | {"num_uncertain": 0}
-    levels, narrowed = list(QUANTILES.values()), contraction(sd, prior_sd)
+    levels = list(QUANTILES.values())
+    improper = np.isnan(prior_sd)
+    narrowed = np.full(sd.shape, np.nan) if improper.any() else contraction(sd, prior_sd)
     figures |= dict(zip((f"sd_{name}" for name in QUANTILES), np.quantile(sd, levels).tolist(), strict=True))
     # one of the values, never a difference of infinities
     snr = np.quantile(signal_to_noise(mean, sd), levels, method="nearest")
@@ -70,7 +72,7 @@ def layer_figures(
         "conditional_sd_to_prior": np.nan,
         "conditional_contraction": np.nan,
     }
-    if sd_conditional is not None:
+    if sd_conditional is not None and not improper.any():
         figures["conditional_sd_to_prior"] = float(np.median(sd_conditional / prior_sd))
         figures["conditional_contraction"] = float(contraction(sd_conditional, prior_sd).mean())
     return figures | {"num_uncertain": int(sd.size)}

@@ -19,6 +19,8 @@ def describe_prior(distribution: dist.Distribution) -> str:
     """Return a prior as a short formula, for tables: ``"Normal(0, 0.1)"`` where constant."""
     distribution = base_distribution(distribution)
     kind = type(distribution).__name__
+    if getattr(distribution, "improper", False):
+        return f"{kind} (improper: without mean, sd or draws)"
     if isinstance(distribution, dist.Normal | dist.Laplace):
         loc, scale = distribution.loc, distribution.scale
         if (loc == loc.flatten()[0]).all() and (scale == scale.flatten()[0]).all():

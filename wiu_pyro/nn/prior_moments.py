@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from wiu_pyro.errors import PriorError
+from wiu_pyro.nn.log_uniform import is_improper
 from wiu_pyro.nn.structure import ModelStructure
 
 __all__ = ["prior_moments"]
@@ -20,7 +21,7 @@ def prior_moments(structure: ModelStructure) -> dict[str, tuple[torch.Tensor, to
     Returns
     -------
     dict of site to (Tensor, Tensor)
-        Each of the site's shape.
+        Each of the site's shape; an improper prior has mean 0 and sd NaN.
 
     Raises
     ------
@@ -38,6 +39,9 @@ def prior_moments(structure: ModelStructure) -> dict[str, tuple[torch.Tensor, to
     for site in structure.parameter_sites:
         prior = structure.priors[site]
         shape = prior.shape()
+        if is_improper(prior):
+            found[site] = prior.mean.expand(shape).detach(), prior.variance.expand(shape).detach()
+            continue
         try:
             mean, sd = prior.mean.expand(shape), prior.stddev.expand(shape)
         except (NotImplementedError, AttributeError):

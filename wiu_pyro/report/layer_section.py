@@ -72,8 +72,15 @@ def _notes(posterior: Posterior) -> tuple[str, ...]:
     reason = table["kl"].attrs.get("kl_reason") if "kl" in table else None
     if reason:
         lines.append(f"No KL for some layers: {reason}.")
+    note, nothing = table["kl"].attrs.get("kl_note"), table["contraction"].attrs.get("reason")
+    if note:
+        lines.append(f"The KL is {note}.")
+    if nothing:
+        lines.append(f"No contraction and no effective parameters: {nothing}.")
     if table.attrs.get("moments") == "estimated":
         lines.append("This posterior has no closed form: its moments are estimated from draws and carry their noise.")
+    if posterior.attrs.get("sd_of"):
+        lines.append(f"Its sds are those of {posterior.attrs['sd_of']}.")
     if table.sizes.get("chain", 1) > 1:
         lines.append(f"Mean over {table.sizes['chain']} networks trained from different seeds.")
     return tuple(lines)

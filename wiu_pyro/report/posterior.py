@@ -48,7 +48,7 @@ class Posterior:
     @property
     def covered(self) -> list[str]:
         """The layers that have a posterior, not a point estimate alone."""
-        known = np.isfinite(self.column("contraction"))
+        known = np.isfinite(self.column("sd_q50"))
         return [layer for layer, own in zip(self.layers, known, strict=True) if own]
 
     @property

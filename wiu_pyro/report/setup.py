@@ -91,6 +91,9 @@ def _prior_notes(posteriors: Sequence[Posterior]) -> tuple[str, ...]:
     """Say of which posteriors the prior is not the model's, and whether their weights were trained under it."""
     notes = []
     for posterior in posteriors:
+        prior = str(posterior.attrs.get("prior", ""))
+        if prior != str(posteriors[0].attrs.get("prior", "")):
+            notes.append(f"{posterior.name}: the prior is not the one above, but {prior}.")
         changed = posterior.attrs.get("prior_tuned")
         if not changed:
             continue
@@ -111,6 +114,12 @@ def _fit_time(entry: Record) -> str:
     return seconds_in_words(entry.get("fit_seconds"))
 
 
+_MEMBERS = (
+    " Of an ensemble that is the first member; the others start from point estimates of their own, trained from fresh "
+    "weights."
+)
+
+
 def _start_note(record: Record) -> str:
     point = record.get("point_estimate", {})
     if not point:
@@ -119,6 +128,7 @@ def _start_note(record: Record) -> str:
     return (
         f"All start from one point estimate of the weights ({epochs}{seconds_in_words(point.get('fit_seconds'))}), "
         "so that they differ by how they describe the uncertainty, not by where training ended."
+        f"{_MEMBERS if any(name.startswith('ensemble') for name in record.get('posteriors', {})) else ''}"
     )
 
 
