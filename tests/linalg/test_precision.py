@@ -12,11 +12,12 @@ from wiu_pyro.linalg import (
     EigenbasisPrecision,
     KroneckerPrecision,
     LowRankCovariance,
+    MatrixNormalPrecision,
     kl_from_diagonal_normal,
 )
 
-KINDS = ("diagonal", "kronecker", "kronecker-groups", "kronecker-one-output", "eigenbasis", "dense", "low-rank")
 WITH_PRIOR = ("diagonal", "kronecker", "kronecker-groups", "kronecker-one-output", "eigenbasis", "dense")
+KINDS = (*WITH_PRIOR, "low-rank", "matrix-normal", "matrix-normal-groups")
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -53,6 +54,13 @@ def eigenbasis(groups: int, out: int, in_: int, dtype: torch.dtype) -> tuple[Eig
     return operator, torch.block_diag(*blocks)
 
 
+def matrix_normal(groups: int, out: int, in_: int, dtype: torch.dtype) -> tuple[MatrixNormalPrecision, torch.Tensor]:
+    rows = torch.linalg.cholesky(torch.stack([positive(out, seed=group) for group in range(groups)]))
+    columns = torch.linalg.cholesky(torch.stack([positive(in_, seed=30 + group) for group in range(groups)]))
+    blocks = [torch.linalg.inv(torch.kron(a @ a.mT, b @ b.mT)) for a, b in zip(rows, columns)]
+    return MatrixNormalPrecision(rows.to(dtype), columns.to(dtype)), torch.block_diag(*blocks)
+
+
 def make(kind: str, dtype: torch.dtype = torch.float64) -> tuple[object, torch.Tensor]:
     """Return an operator and the dense precision it stands for."""
     if kind == "diagonal":
@@ -63,6 +71,8 @@ def make(kind: str, dtype: torch.dtype = torch.float64) -> tuple[object, torch.T
         return kronecker(*sizes[kind], dtype)
     if kind == "eigenbasis":
         return eigenbasis(2, 3, 4, dtype)
+    if kind.startswith("matrix-normal"):
+        return matrix_normal(2 if kind.endswith("groups") else 1, 3, 4, dtype)
     if kind == "dense":
         matrix, q = positive(6, rank=3), random(6, seed=1).abs() + 0.1
         return DensePrecision(matrix.to(dtype), q.to(dtype)), matrix + q.diag()
@@ -272,8 +282,8 @@ def test_a_prior_that_is_none_is_refused(kind, change, message):
 
 @pytest.mark.parametrize(
     "operator",
-    [DiagonalPrecision(torch.ones(2)), DensePrecision(torch.eye(2)), make("low-rank")[0]],
-    ids=["diagonal", "dense", "low-rank"],
+    [DiagonalPrecision(torch.ones(2)), DensePrecision(torch.eye(2)), make("low-rank")[0], make("matrix-normal")[0]],
+    ids=["diagonal", "dense", "low-rank", "matrix-normal"],
 )
 def test_a_precision_given_whole_has_no_prior_to_change(operator):
     assert operator.prior_precision is None

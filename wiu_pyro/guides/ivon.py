@@ -15,7 +15,7 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
-from wiu_pyro.errors import GuideError, PriorError
+from wiu_pyro.errors import GuideError
 from wiu_pyro.guides.ivon_update import IVONUpdate, Target
 from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
 from wiu_pyro.guides.trained_by import refuse_svi
@@ -135,12 +135,7 @@ class AutoIVON(NetworkGuide):
         PriorError
             If a prior depends on another site.
         """
-        if not self.fixed_priors:
-            raise PriorError(
-                f"{type(self).__name__} needs priors that depend on nothing else, but the prior of "
-                f"'{self.structure.dependent_priors[0]}' depends on another site or on a learned parameter. "
-                "Fix the prior, or use AutoMeanField."
-            )
+        self.refuse_dependent_priors()
         if not kl_weight > 0:
             raise GuideError(
                 f"{type(self).__name__} needs a positive weight of the KL, but it is {kl_weight}: the sd follows from "

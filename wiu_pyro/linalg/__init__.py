@@ -4,6 +4,7 @@ from wiu_pyro.linalg.dense import DensePrecision
 from wiu_pyro.linalg.diagonal import DiagonalPrecision
 from wiu_pyro.linalg.kronecker import EigenbasisPrecision, KroneckerPrecision, factor_eigh, whitened
 from wiu_pyro.linalg.low_rank import LowRankCovariance
+from wiu_pyro.linalg.matrix_normal import MatrixNormalPrecision
 from wiu_pyro.linalg.precision import Precision, kl_from_diagonal_normal
 from wiu_pyro.linalg.symmetric import covariance_root
 
@@ -13,6 +14,7 @@ __all__ = [
     "EigenbasisPrecision",
     "KroneckerPrecision",
     "LowRankCovariance",
+    "MatrixNormalPrecision",
     "Precision",
     "covariance_root",
     "factor_eigh",
