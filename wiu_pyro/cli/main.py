@@ -17,6 +17,7 @@ from wiu_pyro.cli.options import (
     AsJson,
     DataRoot,
     Debug,
+    EnsembleSize,
     File,
     PriorText,
     Prune,
@@ -109,7 +110,7 @@ def run(
         typer.Option(
             metavar="NAME,NAME,...",
             help="Posteriors to fit. By default mean-field, laplace-diag and laplace-kfac; "
-            "an unknown name lists all there are.",
+            "ensemble-NAME is an ensemble of NAME, ensemble one of point estimates; an unknown name lists all there are.",
             show_default=False,
         ),
     ] = ",".join(DEFAULT_GUIDES),
@@ -138,6 +139,7 @@ def run(
     tune_per: TunePer = None,
     track_every: TrackEvery = None,
     prior: PriorText = None,
+    ensemble_size: EnsembleSize = 5,
     prune: Prune = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder: keep what is there.")
@@ -174,6 +176,7 @@ def run(
         tune_per=tune_per,
         track_every=track_every,
         prior=prior,
+        ensemble_size=ensemble_size,
         prune=prune,
         resume=resume,
         overwrite=overwrite,

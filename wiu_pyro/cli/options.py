@@ -12,6 +12,7 @@ __all__ = [
     "AsJson",
     "DataRoot",
     "Debug",
+    "EnsembleSize",
     "File",
     "PriorText",
     "Prune",
@@ -47,6 +48,7 @@ TrackEvery = Annotated[
         show_default="up to 200 times of mean field, 30 times of the point estimate",
     ),
 ]
+EnsembleSize = Annotated[int, typer.Option(metavar="N", help="Members of each ensemble (ensemble, ensemble-NAME).")]
 Prune = Annotated[bool, typer.Option("--prune", help="Also find how many weights of each posterior can go.")]
 DataRoot = Annotated[
     Path | None,

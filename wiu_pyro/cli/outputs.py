@@ -78,7 +78,8 @@ def clear(folder: RunFolder) -> None:
     """Remove an earlier run from its folder, and nothing else that lies there."""
     passes = folder.posteriors.glob(f"{CHECKPOINT}*")
     tables = (*folder.posteriors.glob("*.nc"), *folder.path.glob("interventions/*/*.nc"))
-    for path in (folder.record, folder.page, folder.point_estimate, *tables, *passes):
+    members = folder.member(0).parent.glob("*.pt")
+    for path in (folder.record, folder.page, folder.point_estimate, *members, *tables, *passes):
         path.unlink(missing_ok=True)
     clear_leftovers(folder)
 

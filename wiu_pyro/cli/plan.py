@@ -68,6 +68,7 @@ class Plan:
             "tune_prior": settings.tune_prior,
             "tune_per": settings.tune_per,
             "prior": settings.prior,
+            "ensemble_size": settings.ensemble_size,
         }
 
     def described(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ __all__ = ["DEFAULT_GUIDES", "DEFAULT_MODEL", "RunSettings", "differences", "set
 DEFAULT_MODEL = "digits_mlp"
 TUNING = ("marginal-likelihood",)
 TUNED_PER = ("network", "layer", "site")
-LEAST = {"epochs": 1, "vi_epochs": 1, "num_samples": 2, "batch_size": 1, "seed": 0, "track_every": 0}
+LEAST = {"epochs": 1, "vi_epochs": 1, "num_samples": 2, "batch_size": 1, "seed": 0, "track_every": 0, "ensemble_size": 2}
 DEFAULT_GUIDES = ("mean-field", "laplace-diag", "laplace-kfac")
 
 # How a setting is given on the command line, where it is not --<name>.
@@ -67,6 +67,8 @@ class RunSettings:
     track_every : int or None
         Epochs from one record of the layers' figures to the next; 0 keeps none. None: up to about 200 times of a
         posterior that factorises, about 30 times of the point estimate.
+    ensemble_size : int
+        Members of each ensemble.
     prune : bool
         Also prune each posterior and write what came of it.
     resume, overwrite : bool
@@ -89,6 +91,7 @@ class RunSettings:
     tune_per: str | None = None
     track_every: int | None = None
     prior: str | None = None
+    ensemble_size: int = 5
     prune: bool = False
     resume: bool = False
     overwrite: bool = False

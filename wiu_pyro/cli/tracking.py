@@ -32,13 +32,14 @@ def track_of(guide: Any, epochs: int, every: int | None) -> Any:
     from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoNormal
 
     from wiu_pyro.cli.point import is_laplace
+    from wiu_pyro.guides import AutoPointEstimate
     from wiu_pyro.infer import TrackConfig
 
     if epochs == 0 or every == 0 or isinstance(guide, AutoDelta):
         return None
     if every is not None:
         return TrackConfig(every=every)
-    if is_laplace(type(guide)):
+    if is_laplace(type(guide)) or isinstance(guide, AutoPointEstimate):
         return TrackConfig(every=max(1, epochs // POINT_RECORDS))
     factorised = getattr(guide, "factorised", False) or isinstance(guide, AutoNormal | AutoDiagonalNormal)
     return TrackConfig(every=max(1, epochs // RECORDS)) if factorised else None

@@ -248,7 +248,10 @@ def _groups_by_layer(
 def _training(source: Source, fit: Fit) -> xr.Dataset:
     closed = source.chains[0].closed
     kinds = {} if closed is None else closed.layer_structure
-    return training_group(fit, point_layers=[name for name, kind in kinds.items() if kind == "point"])
+    points = [name for name, kind in kinds.items() if kind == "point"]
+    if kinds and len(points) == len(kinds):
+        fit = replace(fit, track=None)
+    return training_group(fit, point_layers=points)
 
 
 def _centres(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.seeding import seeded
 from wiu_pyro.nn import as_batches, fresh_weights, holding
 
-__all__ = ["ensemble_of", "fit_ensemble", "member_seeds"]
+__all__ = ["STRIDE", "ensemble_of", "fit_ensemble", "fresh_start", "member_seeds"]
 
 STRIDE = 100_000  # between the seeds of two members: ensembles of neighbouring seeds share none
 PATHS = ("checkpoint",)  # options that name a file, of which each member needs its own
@@ -90,8 +91,8 @@ def fit_ensemble(
     starts = _starts(start, guide.size)
     fits = []
     for number, (own, begin) in enumerate(zip(member_seeds(seed, guide.size), starts, strict=True)):
-        fresh = {} if begin is not None else _fresh(model, guide, data, seed=own, options=options)
-        with holding(model, fresh) if fresh else nullcontext():
+        fresh = fresh_start(model, data, seed=own, device=options.get("device", "cpu"), init=guide.init)
+        with fresh if begin is None else nullcontext():
             member = guide.new_member()
             fits.append(fit_one(model, member, data, seed=own, start=begin, **_own_paths(options, number)))
     return _joined(guide, fits)
@@ -110,17 +111,48 @@ def _starts(start: Any, size: int) -> Sequence[Any]:
     return starts
 
 
-def _fresh(
-    model: Callable[..., Any], guide: AutoEnsemble, data: Any, *, seed: int, options: Mapping[str, Any]
-) -> dict[str, torch.Tensor]:
-    """Return the weights a member starts at."""
-    device = read_device(options.get("device", "cpu"))
+@contextmanager
+def fresh_start(
+    model: Callable[..., Any],
+    data: Any,
+    *,
+    seed: int,
+    device: str = "cpu",
+    init: Callable[[torch.nn.Module], Any] | None = None,
+) -> Iterator[None]:
+    """Let a network hold fresh weights for a while, for a fit to start from; afterwards again what it held before.
+
+    Parameters
+    ----------
+    model : callable
+        A Pyro model.
+    data : DataLoader, Dataset or tuple of tensors
+        One batch shows the model's sites.
+    seed : int
+        Decides the weights.
+    device : str
+        Where the fit will be.
+    init : callable, optional
+        As `wiu_pyro.nn.fresh_weights` takes it.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    ModelError
+        If a module cannot be given fresh weights.
+    """
+    place = read_device(device)
     if isinstance(model, torch.nn.Module):
-        model.to(device)
-    with seeded(seed, device), warnings.catch_warnings():
+        model.to(place)
+    with seeded(seed, place), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the data: the fit says it of its own
-        structure = check_data(model, as_batches(data, device=device))
-        return fresh_weights(model, [*structure.priors], init=guide.init)
+        structure = check_data(model, as_batches(data, device=place))
+        fresh = fresh_weights(model, [*structure.priors], init=init)
+    with holding(model, fresh):
+        yield
 
 
 def _own_paths(options: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -171,6 +203,8 @@ def ensemble_of(fits: Sequence[Fit]) -> Fit:
 
 
 def _joined(guide: AutoEnsemble, fits: Sequence[Fit]) -> Fit:
+    if not all(one.track for one in fits):  # a file has the figures of every network, or of none
+        fits = [replace(one, track=None) for one in fits]
     first = fits[0]
     guide.join([one.guide for one in fits], {name: fn.event_dim for name, fn in first.structure.priors.items()})
     return Fit(

@@ -19,6 +19,7 @@ from wiu_pyro.guides.closed_form import ClosedForm, closed_form
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.laplace_layers import AutoLaplace
 from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.guides.point_estimate import AutoPointEstimate
 from wiu_pyro.guides.prior_scales import scaled_structure
 from wiu_pyro.infer.seeding import seeded
 from wiu_pyro.infer.track import FIGURES, Track, TrackConfig
@@ -185,7 +186,7 @@ def _plain(figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def _is_point(guide: AutoGuide) -> bool:
-    return isinstance(guide, LaplaceGuide | AutoLaplaceApproximation)
+    return isinstance(guide, LaplaceGuide | AutoLaplaceApproximation | AutoPointEstimate)
 
 
 def _around_point(guide: Any, config: TrackConfig) -> AutoLaplace:

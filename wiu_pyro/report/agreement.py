@@ -45,15 +45,16 @@ def agreement_section(posteriors: Sequence[Posterior]) -> Section:
     Section
         Empty of fewer than two posteriors.
     """
+    posteriors, left_out = _alike(posteriors)
     if len(posteriors) < 2:
-        return Section("agreement", TITLE)
+        return Section("agreement", TITLE, closing=left_out)
     references = [one.name for one in posteriors if str(schema.attrs(one.idata).get("guide", "")) in REFERENCES]
     try:
         table = diagnostics.agreement(
             {one.name: one.idata for one in posteriors}, references[0] if references else None
         )
     except WiuError as error:
-        return Section("agreement", TITLE, closing=(f"Not for these posteriors: {error}",))
+        return Section("agreement", TITLE, closing=(f"Not for these posteriors: {error}", *left_out))
     figure = embedded(plots.agreement(table), "all posteriors", alt=ALT)
     return Section(
         "agreement",
@@ -61,7 +62,19 @@ def agreement_section(posteriors: Sequence[Posterior]) -> Section:
         intro=(diagnostics.agreement_statement(table),),
         tables=(_table(table),),
         figure_groups=(FigureGroup("", (figure,), NOTE),),
+        closing=left_out,
     )
+
+
+def _alike(posteriors: Sequence[Posterior]) -> tuple[list[Posterior], tuple[str, ...]]:
+    """Return the posteriors that can be set side by side, and why others cannot: point estimates, other networks."""
+    uncertain = [one for one in posteriors if one.covered]
+    sizes = {one.name: int(one.attrs.get("members", 1)) for one in uncertain}
+    most = max(set(sizes.values()), key=list(sizes.values()).count, default=1)
+    chosen = [one for one in uncertain if sizes[one.name] == most]
+    said = [f"{one.name}: every weight at a point estimate" for one in posteriors if not one.covered]
+    said += [f"{one.name}: {sizes[one.name]} networks beside {most}" for one in uncertain if one not in chosen]
+    return chosen, (f"Not set side by side: {'; '.join(said)}.",) if said else ()
 
 
 def _table(table: xr.Dataset) -> Table:

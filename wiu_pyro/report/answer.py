@@ -229,6 +229,12 @@ def _caveats(posteriors: Sequence[Posterior], trusted: Sequence[Posterior]) -> l
             "A conditional figure takes all other weights as known and so overstates what the data say about a weight "
             f"by itself: that is the marginal one, which {', '.join(factorised)} cannot give."
         )
+    for posterior in posteriors:
+        if posterior.attrs.get("sd_of"):
+            lines.append(
+                f"The sds of {posterior.name} are those of {posterior.attrs['sd_of']}: they say how far training "
+                "wanders, not what the data leave open."
+            )
     lines += _small_print(posteriors)
     return lines
 

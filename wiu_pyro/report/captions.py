@@ -79,6 +79,8 @@ def _layers(posterior: Posterior) -> str:
     order = np.argsort(-ratio, kind="stable")  # layers at their point estimate last: NaN
     held = [layers[i] for i in order if not np.isfinite(ratio[i])]
     order = order[: len(order) - len(held)]
+    if not len(order):
+        return "Every weight stands at a point estimate, without an uncertainty."
     ends = order if len(order) <= 3 else order[[0, -1]]
     medians = ", ".join(f"{number(ratio[i])} in {layers[i]}" for i in ends)
     return (

@@ -65,6 +65,10 @@ class RunFolder:
         """The weights all posteriors of the run start from."""
         return self.path / "point_estimate.pt"
 
+    def member(self, number: int) -> Path:
+        """Return where the point estimate of one member of the run's ensembles lies."""
+        return self.path / "members" / f"{number}.pt"
+
     def checkpoint(self, guide: str) -> Path:
         """Return the path of one posterior's curvature pass while it is under way."""
         return self.posteriors / f"{CHECKPOINT}{guide}"

@@ -89,7 +89,9 @@ def _which(posteriors: Sequence[Posterior]) -> tuple[str, ...]:
         for group in posterior.predictive_groups[:1]:
             kind = group.removeprefix("predictive_")
             link = LINKS.get(str(schema.dataset(posterior.idata, group).attrs.get("link", "")), "")
-            text = f"{kind} predictive — {WHY.get(kind, '')}{f'; {link}' if link else ''}."
+            members = posterior.attrs.get("members")
+            mixed = f"; of all {members} members together, all alike" if members else ""
+            text = f"{kind} predictive — {WHY.get(kind, '')}{f'; {link}' if link else ''}{mixed}."
             users.setdefault(text, []).append(posterior.name)
     return tuple(f"{', '.join(names)}: {text}" for text, names in users.items())
 
