@@ -19,14 +19,14 @@ from torch.distributions import biject_to
 
 from wiu_pyro.errors import GuideError, PriorError, near_matches
 from wiu_pyro.guides.laplace_layers import matching_layers
-from wiu_pyro.guides.local_noise import covers, local_noise
-from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, FlatPrior, NetworkGuide, visible
+from wiu_pyro.guides.network_guide import NetworkGuide, visible
+from wiu_pyro.guides.normal_kl import mixed_kl, moments_and_kl
+from wiu_pyro.guides.output_noise import RULES
 from wiu_pyro.guides.start import is_real
-from wiu_pyro.nn import Layer, base_distribution, run_at
+from wiu_pyro.guides.weight_draw import DrawSource
+from wiu_pyro.nn import base_distribution, run_at
 
 __all__ = ["AutoMeanField"]
-
-ESTIMATORS = ("local", "reparam")
 
 
 class AutoMeanField(NetworkGuide):
@@ -36,11 +36,16 @@ class AutoMeanField(NetworkGuide):
     ----------
     model : callable
         A Pyro model.
-    estimator : {"local", "reparam"}
-        How `negative_elbo` estimates the expected log-likelihood: from outputs sampled for each datum (local
-        reparametrisation, flipout in convolutions; weights of layers these do not cover are sampled), or from one draw
-        of the weights for the batch. The expectation is the same, the first has less noise. Pyro's `SVI` always samples
-        the weights.
+    estimator : {"local", "local_antithetic", "flipout", "reparam", "local_positions"}
+        How `negative_elbo` estimates the expected log-likelihood. ``"local"`` samples the outputs of Linear layers for
+        each datum (local reparametrisation) and draws other weights once for the batch; ``"local_antithetic"`` draws
+        convolutions' weights twice, with opposite noise, for the halves of the batch; ``"flipout"`` gives one draw
+        random signs for each datum; ``"reparam"`` draws all weights once for the batch. Their expectations are the
+        same. ``"local_positions"`` samples the outputs of convolutions too, at each position on its own: the least
+        noise, but −ELBO of another posterior, whose weights are drawn anew at each position. Pyro's `SVI` draws the
+        weights, unless it runs inside of `local_reparameterization` or `flipout`.
+    num_particles : int
+        Draws per step, run as one batch; the noise of weights falls with it, the time rises.
     init_scale : float
         Initial posterior sd as a fraction of the prior sd.
     init_loc_fn : callable, optional
@@ -54,8 +59,8 @@ class AutoMeanField(NetworkGuide):
     Raises
     ------
     GuideError
-        If `init_scale` or the temperature is not positive, the estimator is unknown, or, once the model is looked at,
-        `point` matches no layer or all of them.
+        If `init_scale`, `num_particles` or the temperature is not positive, the estimator is unknown, or, once the
+        model is looked at, `point` matches no layer or all of them.
 
     Examples
     --------
@@ -75,6 +80,7 @@ class AutoMeanField(NetworkGuide):
         model: Callable[..., Any],
         *,
         estimator: str = "local",
+        num_particles: int = 1,
         init_scale: float = 0.1,
         init_loc_fn: Callable[[dict[str, Any]], torch.Tensor] | None = None,
         temperature: float = 1.0,
@@ -82,10 +88,12 @@ class AutoMeanField(NetworkGuide):
     ) -> None:
         if not init_scale > 0:
             raise GuideError(f"init_scale must be positive, but is {init_scale}. Pass for example 0.1.")
-        if estimator not in ESTIMATORS:
-            raise GuideError(f"Unknown estimator '{estimator}'. {near_matches(estimator, ESTIMATORS)}")
+        if estimator not in RULES:
+            raise GuideError(f"Unknown estimator '{estimator}'. {near_matches(estimator, RULES)}")
+        if num_particles < 1:
+            raise GuideError(f"num_particles must be at least 1, but is {num_particles}. 1 is one draw per step.")
         super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)
-        self.estimator = estimator
+        self.estimator, self.num_particles = estimator, num_particles
         self.init_scale = init_scale
         self.asked_point = (point,) if isinstance(point, str) else tuple(point)
         self.point_sites: tuple[str, ...] = ()
@@ -184,76 +192,66 @@ class AutoMeanField(NetworkGuide):
         return values
 
     def _posteriors(self) -> Iterator[tuple[str, dist.Distribution]]:
-        loc, scale = self.loc, self.log_scale.exp()
-        for name, place, shape in self.sites():
+        sites = self.sites()
+        sizes = [shape.numel() for _, _, shape in sites]
+        parts = zip(sites, self.loc.split(sizes), self.log_scale.exp().split(sizes), strict=True)
+        for (name, _, shape), loc, scale in parts:
             prior = self.prototype_trace.nodes[name]["fn"]
-            posterior = dist.Normal(loc[place].view(shape), scale[place].view(shape))
+            posterior = dist.Normal(loc.view(shape), scale.view(shape))
             if not is_real(prior.support):
                 posterior = dist.TransformedDistribution(posterior, biject_to(prior.support))
             yield name, posterior.to_event(prior.event_dim - posterior.event_dim)
 
     def kl_divergence(self, flat: torch.Tensor | None = None) -> torch.Tensor:
         """Return KL(q ‖ prior) in nats: closed form for Normal priors, by the draw `flat` for the others."""
+        return self._moments_and_kl(flat)[2]
+
+    def _moments_and_kl(self, flat: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         prior = self.flat_prior()
         if prior.all_normal:
-            return _NormalKL.apply(self.loc, self.log_scale, prior)
-        if flat is None:
-            flat = self.loc + self.log_scale.exp() * torch.randn_like(self.loc)
+            return moments_and_kl(self.loc, self.log_scale, prior)
         scale = self.log_scale.exp()
-        log_q = -0.5 * ((flat - self.loc) / scale).square() - self.log_scale - HALF_LOG_TWO_PI
-        if prior.num_normal == 0:
-            return log_q.sum() - self.other_log_prior(flat)
-        ratio, shift = (scale / prior.scale).square(), ((self.loc - prior.loc) / prior.scale).square()
-        terms = 0.5 * (ratio + shift - 1) - self.log_scale + prior.scale.log()
-        return torch.where(prior.normal, terms, log_q).sum() - self.other_log_prior(flat)
+        if flat is None:
+            flat = torch.addcmul(self.loc, scale, torch.randn_like(self.loc))
+        divergence = mixed_kl(self.loc, self.log_scale, prior, flat=flat) - self.other_log_prior(flat)
+        return self.loc, scale, divergence
 
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
         """Return an estimate of −ELBO from the batch, in nats; the temperature multiplies the KL."""
         if not self.fixed_priors:
-            return self._loss_by_traces(batch, kl_weight * self.temperature)
-        layers = self._local_layers()
-        if len(layers) == len(self._noisy_layers()) and not self.structure.other_sites:
-            flat = self.loc  # all noise comes with the layers' outputs
-        else:
-            noise = torch.randn_like(self.loc)
-            for name, place, _ in self.sites():
-                if self.structure.parameter_sites.get(name, ("",))[0] in layers:
-                    noise[place] = 0
-            flat = self.loc + self.log_scale.exp() * noise
-        log_likelihood = self._expected_log_likelihood(flat, layers, batch)
-        divergence = self.kl_divergence() + self._point_energy() if self.point_sites else self.kl_divergence()
-        return kl_weight * self.temperature * divergence - log_likelihood
-
-    def _noisy_layers(self) -> list[Layer]:
-        held = set(self.point_sites)
-        return [layer for layer in self.structure.layers if not held & set(layer.sites.values())]
-
-    def _local_layers(self) -> dict[str, Layer]:
-        """Return the layers whose outputs are sampled in place of their weights, by name."""
-        if self.estimator != "local":
-            return {}
-        return {
-            layer.name: layer
-            for layer in self._noisy_layers()
-            if covers(layer.module, set(layer.sites))
-            and all(is_real(self.structure.priors[site].support) for site in layer.sites.values())
-        }
+            losses = [self._loss_by_traces(batch, kl_weight * self.temperature) for _ in range(self.num_particles)]
+            return torch.stack(losses).mean()
+        loc, scale, divergence = self._moments_and_kl()
+        if self.point_sites:
+            divergence = divergence + self._point_energy()
+        return kl_weight * self.temperature * divergence - self._expected_log_likelihood(loc, scale, batch)
 
     def _expected_log_likelihood(
-        self, flat: torch.Tensor, layers: dict[str, Layer], batch: tuple[torch.Tensor, ...]
+        self, loc: torch.Tensor, scale: torch.Tensor, batch: tuple[torch.Tensor, ...]
     ) -> torch.Tensor:
-        weights = self.unpack(flat)
-        if not layers:
-            return self.log_likelihood(weights, batch)
+        if not self.runs_directly:  # a model of the user's own scales its batch as it will: one run for each draw
+            draws = [self._draw(loc, scale, len(batch[0])) for _ in range(self.num_particles)]
+            return torch.stack([self.log_likelihood(weights, batch) for weights in draws]).mean()
+        if self.estimator == "reparam" and self.num_particles > 1:
+            draws = [self._draw(loc, scale, len(batch[0])) for _ in range(self.num_particles)]
+            stacked = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
+            return self.log_likelihood(stacked, batch).mean()
+        repeated = tuple(part.repeat(self.num_particles, *(1,) * (part.dim() - 1)) for part in batch)
+        return self.log_likelihood(self._draw(loc, scale, len(repeated[0])), repeated)
+
+    def _draw(self, loc: torch.Tensor, scale: torch.Tensor, num_rows: int) -> dict[str, torch.Tensor]:
+        """Return a draw of each site, made at once or where it is needed; sites at a point estimate as they are."""
+        if self.estimator == "reparam":
+            return self.unpack(torch.addcmul(loc, scale, torch.randn_like(loc)))
         sites = self.sites()
-        parts = (2 * self.log_scale).exp().split([shape.numel() for _, _, shape in sites])
-        by_site = {name: part.view(shape) for (name, _, shape), part in zip(sites, parts, strict=True)}
-        variances = {
-            name: {parameter: by_site[site] for parameter, site in layer.sites.items()}
-            for name, layer in layers.items()
+        rule = RULES[self.estimator].with_particles(self.num_particles if self.runs_directly else 1)
+        source = DrawSource(loc, scale, rule, num_rows=num_rows)
+        nodes = self.prototype_trace.nodes
+        drawn = {
+            name: biject_to(nodes[name]["fn"].support)(draw)
+            for (name, *_), draw in zip(sites, source.split([shape for *_, shape in sites]), strict=True)
         }
-        with local_noise({name: layer.module for name, layer in layers.items()}, variances):
-            return self.log_likelihood(weights, batch)
+        return {**drawn, **self.point_values}
 
     def _loss_by_traces(self, batch: tuple[torch.Tensor, ...], kl_weight: float) -> torch.Tensor:
         """Return −ELBO for priors that depend on other sites or are learned: log q − log p at a draw."""
@@ -278,23 +276,3 @@ def _prior_sd(name: str, prior: dist.Distribution) -> torch.Tensor:
             f"A prior with a known standard deviation is needed, but the {type(base_distribution(prior)).__name__} of "
             f"'{name}' has none. Give its class a `mean` and a `variance`, or use a prior of wiu_pyro.nn."
         ) from None
-
-
-class _NormalKL(torch.autograd.Function):
-    """KL(N(m, s²) ‖ N(m₀, s₀²)) with its gradient written out: fewer passes over memory, of which a step consists."""
-
-    @staticmethod
-    def forward(ctx: Any, loc: torch.Tensor, log_scale: torch.Tensor, prior: FlatPrior) -> torch.Tensor:
-        ratio = log_scale.exp().div_(prior.scale)  # s / s₀
-        shift = (loc - prior.loc).div_(prior.scale)
-        ctx.save_for_backward(ratio, shift)
-        ctx.prior_scale = prior.scale
-        squares = torch.dot(ratio, ratio) + torch.dot(shift, shift)
-        return 0.5 * (squares - loc.numel()) - (log_scale.sum() - prior.log_scale_sum)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        ratio, shift = ctx.saved_tensors
-        grad_loc = (shift / ctx.prior_scale).mul_(grad)  # dKL/dm = (m − m₀) / s₀²
-        grad_log_scale = ratio.square().sub_(1).mul_(grad)  # dKL/d log s = s²/s₀² − 1
-        return grad_loc, grad_log_scale, None

@@ -125,6 +125,39 @@ class BayesianNetwork(PyroModule):
             pyro.sample("obs", self._observation(output, noise, y, batch_dim=batch_dim), obs=y)
         return output
 
+    def log_likelihood(self, weights: Mapping[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return what the observed site adds to the log joint density, without the handlers of Pyro in between.
+
+        Parameters
+        ----------
+        weights : mapping of site to Tensor
+            A value for each site, or as many draws of each, stacked on the left.
+        x : Tensor, shape (batch, *input_shape)
+        y : Tensor, shape (batch,) or (batch, outputs)
+
+        Returns
+        -------
+        Tensor, shape () or (num_samples,)
+            In nats, scaled to all ``num_data`` data.
+
+        Raises
+        ------
+        ModelError
+            If the output does not fit the likelihood.
+        """
+        self.prior_distributions()
+        output, batch_dim = self._output({name: weights[name] for name in self.site_priors}, x)
+        scale = 1.0 if self.num_data is None else self.num_data / len(x)
+        if self.likelihood == "categorical" and output.dim() - batch_dim == 1 and y.dim() == 1:
+            labels = y.long().unsqueeze(-1).expand(*output.shape[:-1], 1)
+            log_prob = output.log_softmax(-1).gather(-1, labels).squeeze(-1)  # (..., batch)
+        else:
+            noise = weights.get("noise_scale", self.noise_scale)
+            if batch_dim == 2 and isinstance(noise, torch.Tensor) and noise.dim() == 1:
+                noise = noise.unsqueeze(-1)  # (num_samples, 1)
+            log_prob = self._observation(output, noise, y, batch_dim=batch_dim).log_prob(y)
+        return scale * log_prob.sum(-1)
+
     def _output(self, weights: dict[str, torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, int]:
         # draws stacked by a vectorised `Predictive` come with extra dims on the left and run under vmap; the second
         # value is the number of batch dims of the output
