@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.synthetic import LayerSpec, hold, synthetic
 from wiu_pyro import diagnostics, schema
 from wiu_pyro.errors import SchemaError
+from wiu_pyro.export import concat
 from wiu_pyro.export.container import build
 
 MEAN_FIELD = synthetic(noise=1.5)
@@ -53,6 +55,23 @@ def test_elpd_is_minus_the_nll_that_predictive_reports():
     out = diagnostics.compare([MEAN_FIELD.idata, KFAC.idata])
     for made, mean in zip((MEAN_FIELD, KFAC), out["elpd_mean"].values, strict=True):
         assert mean == pytest.approx(-float(diagnostics.predictive(made.idata)["nll"]))
+
+
+def test_five_seeds_give_intervals_over_them_together_over_the_layers():
+    seeds = [synthetic(seed=seed) for seed in range(5)]
+    out = diagnostics.compare({"vi": concat([made.idata for made in seeds]), "one": seeds[0].idata}).sel(posterior="vi")
+    for name in ("fc1", "fc2", "out"):
+        ratios = [made.truth[name].sd / made.truth[name].prior_sd for made in seeds]
+        each = [np.mean(1 - ratio**2) for ratio in ratios]
+        reach = stats.t.isf(0.05 / (2 * 3), 4) * np.std(each, ddof=1) / np.sqrt(5)
+        row = out.sel(layer=name)
+        assert float(row["conditional_contraction_low"]) == pytest.approx(np.mean(each) - reach, rel=1e-4)
+        assert float(row["conditional_contraction_high"]) == pytest.approx(np.mean(each) + reach, rel=1e-4)
+
+
+def test_fewer_than_five_seeds_give_none():
+    out = diagnostics.compare({"a": concat([synthetic(seed=seed).idata for seed in range(4)]), "b": MEAN_FIELD.idata})
+    assert "kl_low" not in out
 
 
 def test_names_come_from_the_approximation_and_repeat_with_a_number():

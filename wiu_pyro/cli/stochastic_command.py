@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,13 +9,11 @@ import typer
 
 from wiu_pyro.cli.console import say
 from wiu_pyro.cli.options import DataRoot, Debug
-from wiu_pyro.cli.settings import RunSettings
-from wiu_pyro.errors import DataError, GuideError, OutputError, near_matches
+from wiu_pyro.cli.run_settings import settings_of
+from wiu_pyro.errors import DataError
 from wiu_pyro.report.folder import STOCHASTIC_LAYERS, RunFolder, written_aside
 
-__all__ = ["stochastic_layers"]
-
-PATHS = ("out", "data_root")
+__all__ = ["images_away", "stochastic_layers"]
 
 
 def stochastic_layers(
@@ -52,8 +49,8 @@ def stochastic_layers(
     from wiu_pyro.cli.reading import print_wrapped, show_report
 
     run = RunFolder(folder)
-    plan = load(_settings(run, guides, data_root))
-    away = None if ood is None else _away(ood, plan, data_root)
+    plan = load(settings_of(run, guides, data_root))
+    away = None if ood is None else images_away(ood, plan, data_root)
     point = PointEstimate.load(run.point_estimate)
     options = {"num_samples": num_samples, "effect_draws": effect_draws}
     if not refit:
@@ -71,29 +68,25 @@ def stochastic_layers(
     show_report(folder)
 
 
-def _settings(run: RunFolder, guides: str | None, data_root: Path | None) -> RunSettings:
-    """Return the settings of the run, for some of its posteriors."""
-    record = run.read_record()
-    held: dict[str, Any] = {
-        name: value for name, value in record["settings"].items() if name in {item.name for item in fields(RunSettings)}
-    }
-    for name in PATHS:
-        held[name] = Path(held[name]) if held.get(name) else None
-    known = list(record.get("posteriors", {}))
-    chosen = known if guides is None else [name.strip() for name in guides.split(",") if name.strip()]
-    for name in chosen:
-        if name not in known:
-            raise GuideError(f"The run in {run.path} has no posterior '{name}'. {near_matches(name, known)}")
-    if not chosen:
-        raise GuideError(f"A run with a posterior is needed, but {run.path} has none. Go on with it: --resume.")
-    if not run.point_estimate.is_file():
-        raise OutputError(f"The run's point estimate is needed, but {run.point_estimate} is not there. Run it again.")
-    held |= {"guides": tuple(chosen), "out": run.path, "resume": False, "overwrite": False}
-    return RunSettings(**(held | ({"data_root": data_root} if data_root is not None else {})))
+def images_away(name: str, plan: Any, data_root: Path | None) -> Any:
+    """Return the images of data out of distribution, of the run's own size.
 
+    Parameters
+    ----------
+    name : str
+        Name, folder or tar.
+    plan : Plan
+    data_root : Path or None
 
-def _away(name: str, plan: Any, data_root: Path | None) -> Any:
-    """Return the images of data out of distribution, of the run's own size."""
+    Returns
+    -------
+    Tensor, (num_images, channels, height, width)
+
+    Raises
+    ------
+    DataError
+        If they are of another size.
+    """
     from wiu_pyro import datasets
 
     images = datasets.load(name, split="test", root=data_root or plan.settings.data_root).images

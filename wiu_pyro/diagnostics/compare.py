@@ -19,6 +19,7 @@ import xarray as xr
 from wiu_pyro import metrics, schema
 from wiu_pyro.diagnostics.layer_uncertainty import layer_uncertainty
 from wiu_pyro.diagnostics.predictions import class_probabilities, log_density, observed, predictive_group
+from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
 from wiu_pyro.errors import SchemaError
 
 __all__ = ["check_same_observations", "compare", "named_posteriors"]
@@ -50,7 +51,8 @@ def compare(idatas: Mapping[str, Any] | Sequence[Any]) -> xr.Dataset:
     Dataset, dims (posterior, layer) and (posterior)
         By layer: ``conditional_sd_to_prior`` and ``conditional_contraction`` of every posterior,
         ``marginal_sd_to_prior`` and ``marginal_contraction`` where the posterior does not factorise (else NaN), ``kl``
-        and ``kl_per_weight``. By posterior: ``converged`` and ``prior`` (texts), ``factorised``, ``kl_total``. Where
+        and ``kl_per_weight``. Where a posterior has five seeds or more, each of them with ``_low`` and ``_high``: 95 %
+        over the seeds, together over the layers. By posterior: ``converged`` and ``prior`` (texts), ``factorised``, ``kl_total``. Where
         all files hold a predictive and labels: ``elpd`` (sum of log predictive densities, nats), ``elpd_se``,
         ``elpd_mean``, ``elpd_mean_se``; ``elpd_diff`` to the best and ``elpd_diff_se``, of the differences image by
         image; ``accuracy``, ``accuracy_se`` (classifiers), ``predictive`` (text: which one). Attributes: ``num_obs``,
@@ -116,21 +118,35 @@ def _layer_order(named: Mapping[str, Any]) -> list[str]:
 
 
 def _layers(idata: Any) -> xr.Dataset:
-    """Return the columns of one posterior by layer, chains averaged."""
+    """Return the columns of one posterior by layer, chains averaged, of five seeds or more with intervals over them."""
     table = layer_uncertainty(idata)
-    table = table.mean("chain") if "chain" in table.dims else table
+    table = table if "chain" in table.dims else table.expand_dims("chain")
     factorised = {layer: bool(_factorised(idata, layer)) for layer in table["layer"].values.tolist()}
-    uncertain = table["contraction"].notnull().values
+    uncertain = table["contraction"].notnull().any("chain").values
     flags = xr.DataArray(list(factorised.values()), dims="layer", coords={"layer": table["layer"]})
-    nothing = xr.full_like(table["kl"], np.nan)
-    columns = {name: table[name] for name in ("kl", "kl_per_weight", "kl_total")}
+    nothing = xr.full_like(table["contraction"], np.nan)
+    columns = {name: table[name] for name in ("kl", "kl_per_weight")}
     for name in ("sd_to_prior", "contraction"):
         conditional = table[f"conditional_{name}"] if f"conditional_{name}" in table else nothing
         columns[f"conditional_{name}"] = table[name].where(flags, conditional)
         columns[f"marginal_{name}"] = table[name].where(~flags)
+    out = xr.Dataset({name: _mean(values) for name, values in columns.items()})
+    if num_seeds(idata) >= FEWEST_SEEDS:
+        out = out.assign(dict(end for name, values in columns.items() for end in _ends(name, values)))
     known = [flag for flag, own in zip(factorised.values(), uncertain, strict=True) if own]
-    columns["factorised"] = xr.DataArray(int(all(known)))
-    return xr.Dataset(columns)
+    return out.assign(kl_total=_mean(table["kl_total"]), factorised=int(all(known)))
+
+
+def _mean(values: xr.DataArray) -> xr.DataArray:
+    return values.mean("chain") if "chain" in values.dims else values
+
+
+def _ends(name: str, values: xr.DataArray) -> list[tuple[str, tuple[str, np.ndarray]]]:
+    """Return the ends of a column's interval over the seeds, the layers together."""
+    if "chain" not in values.dims:
+        return []
+    found = metrics.student_intervals(values.transpose("chain", "layer").values)
+    return [(f"{name}_low", ("layer", found.low)), (f"{name}_high", ("layer", found.high))]
 
 
 def _factorised(idata: Any, layer: str) -> int:

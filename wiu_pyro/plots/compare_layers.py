@@ -32,6 +32,8 @@ MORE = {
 def compare_layers(sources: Any, metric: str | None = None, *, ax: Axes | None = None) -> Figure | Axes:
     """Draw several posteriors layer by layer, conditional figures beside conditional, marginal beside marginal.
 
+    Bars are 95 % intervals over the seeds, where there are five or more.
+
     Parameters
     ----------
     sources : mapping or sequence of InferenceData or DataTree, or Dataset
@@ -96,6 +98,7 @@ def _panel(ax: Axes, table: xr.Dataset, metric: str, label: str) -> None:
         one = table.sel(posterior=name)
         converged = str(one["converged"].item())
         text = name if converged != "no" else f"{name} (not converged)"
+        _interval(ax, one, metric, rows - shift, colour[name])
         ax.plot(
             one[metric].values,
             rows - shift,
@@ -127,6 +130,15 @@ def _panel(ax: Axes, table: xr.Dataset, metric: str, label: str) -> None:
             "none where the posterior factorises" if metric.startswith("marginal") else "not all posteriors have one",
             (1, 1), (0, 3), xycoords="axes fraction", textcoords="offset points", ha="right", fontsize=8, color=GREY,
         )  # fmt: skip
+
+
+def _interval(ax: Axes, one: xr.Dataset, metric: str, heights: np.ndarray, colour: Any) -> None:
+    """Draw the interval over the seeds, where the table has one."""
+    if f"{metric}_low" not in one:
+        return
+    low, high = (one[f"{metric}_{end}"].values for end in ("low", "high"))
+    known = np.isfinite(low) & np.isfinite(high)
+    ax.hlines(heights[known], low[known], high[known], color=colour, linewidth=2, alpha=0.6)
 
 
 def _shifts(number: int) -> Sequence[float]:
