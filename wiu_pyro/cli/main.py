@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from wiu_pyro.cli.answers_command import answers
 from wiu_pyro.cli.console import guarded
 from wiu_pyro.cli.cost import cost
 from wiu_pyro.cli.named_commands import data_app, models_app
@@ -44,6 +45,7 @@ app.add_typer(data_app, name="data")
 app.command()(cost)
 app.command("stochastic-layers")(stochastic_layers)
 app.command()(sweep)
+app.command()(answers)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
