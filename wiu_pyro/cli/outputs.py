@@ -16,7 +16,7 @@ from wiu_pyro.cli.settings import RunSettings, differences, settings_hash
 from wiu_pyro.errors import OutputError
 from wiu_pyro.report.folder import CHECKPOINT, PARTIAL, RunFolder, written_aside
 
-__all__ = ["claim", "clear", "clear_leftovers", "resumed_record", "save_record", "start_record"]
+__all__ = ["claim", "clear", "clear_checkpoints", "clear_leftovers", "resumed_record", "save_record", "start_record"]
 
 
 def claim(folder: RunFolder, settings: RunSettings) -> None:
@@ -76,12 +76,18 @@ def resumed_record(folder: RunFolder, settings: RunSettings, deciding: Mapping[s
 
 def clear(folder: RunFolder) -> None:
     """Remove an earlier run from its folder, and nothing else that lies there."""
-    passes = folder.posteriors.glob(f"{CHECKPOINT}*")
     tables = (*folder.posteriors.glob("*.nc"), *folder.path.glob("interventions/*/*.nc"))
     members = folder.member(0).parent.glob("*.pt")
-    for path in (folder.record, folder.page, folder.point_estimate, *members, *tables, *passes):
+    for path in (folder.record, folder.page, folder.point_estimate, *tables):
         path.unlink(missing_ok=True)
+    clear_checkpoints(folder)
     clear_leftovers(folder)
+
+
+def clear_checkpoints(folder: RunFolder) -> None:
+    """Remove what a killed run kept of a fit under way: a run that does not go on with it starts that fit anew."""
+    for path in folder.posteriors.glob(f"{CHECKPOINT}*"):
+        path.unlink(missing_ok=True)
 
 
 def clear_leftovers(folder: RunFolder) -> None:

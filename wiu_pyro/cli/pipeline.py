@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from wiu_pyro.cli.console import say, warn
-from wiu_pyro.cli.outputs import clear, clear_leftovers, resumed_record, save_record, start_record
+from wiu_pyro.cli.ensemble import fit_members, is_ensemble
+from wiu_pyro.cli.outputs import clear, clear_checkpoints, clear_leftovers, resumed_record, save_record, start_record
 from wiu_pyro.cli.plan import Plan, prepare
 from wiu_pyro.cli.point import PointEstimate, is_laplace, is_own, point_guide
 from wiu_pyro.cli.pruning import write_pruning
@@ -26,8 +27,10 @@ from wiu_pyro.report import answer, write_report
 from wiu_pyro.report.folder import PRUNING
 from wiu_pyro.report.numbers import plain, seconds_in_words
 
-__all__ = ["fit_from", "run_pipeline"]
+__all__ = ["fit_from", "fit_guide", "run_pipeline"]
 
+POINT = "point-estimate"
+CHECKPOINT_SECONDS = 1.0  # an epoch of a small network is shorter
 PACKAGES = ("wiu_pyro", "torch", "pyro-ppl", "arviz", "xarray", "numpy")
 
 
@@ -91,6 +94,8 @@ def _is_done(plan: Plan, record: dict[str, Any], name: str) -> bool:
 
 def _fit_all(plan: Plan, record: dict[str, Any], names: list[str]) -> None:
     clear_leftovers(plan.folder)
+    if not plan.settings.resume:
+        clear_checkpoints(plan.folder)
     point, finished = _point_estimate(plan, record)
     for name in names:
         record["posteriors"][name] = _fit_one(plan, name, point, finished.pop(name, None))
@@ -106,7 +111,7 @@ def _point_estimate(plan: Plan, record: dict[str, Any]) -> tuple[PointEstimate, 
     say(f"Point estimate: {epochs} epochs on {len(plan.train):,} images ...")
     began = time.perf_counter()
     trained, guide = point_guide(plan.guides, plan.model)
-    fit = _fit(plan, guide, epochs=epochs)
+    fit = fit_guide(plan, guide, epochs=epochs, name=POINT)
     point = PointEstimate.of(fit)
     if not record["posteriors"]:
         clear(plan.folder)  # only now: bad input shows by here at the latest, and leaves everything as it was
@@ -146,17 +151,17 @@ def _fit_one(plan: Plan, name: str, point: PointEstimate, finished: Any = None) 
 def fit_from(plan: Plan, name: str, point: PointEstimate) -> Any:
     """Fit one posterior from the point estimate; a Laplace guide stays there and needs the curvature alone."""
     guide_class, epochs = plan.guides[name], plan.settings.vi_epochs
+    if is_ensemble(guide_class):
+        return fit_members(plan, name, point)
     start = {**point.weights, **point.unsampled}
     if is_laplace(guide_class):
         say(f"{name}: curvature at the point estimate ...")
-        # a killed pass goes on with --resume
-        options = {"checkpoint": plan.folder.checkpoint(name)} if is_own(guide_class) else {}
-        return point.lend_training_to(_fit(plan, guide_class(plan.model), epochs=0, start=start, **options))
+        return point.lend_training_to(fit_guide(plan, guide_class(plan.model), epochs=0, start=start, name=name))
     say(f"{name}: {epochs} epochs ...")
     if is_own(guide_class):
-        return _fit(plan, guide_class(plan.model), epochs=epochs, start=start)
+        return fit_guide(plan, guide_class(plan.model), epochs=epochs, start=start, name=name)
     guide = guide_class(plan.model, init_loc_fn=point.as_initial_values())
-    return _fit(plan, guide, epochs=epochs, start=point.unsampled or None)
+    return fit_guide(plan, guide, epochs=epochs, start=point.unsampled or None, name=name)
 
 
 def _tuning(plan: Plan, guide: Any) -> dict[str, str | None]:
@@ -165,7 +170,8 @@ def _tuning(plan: Plan, guide: Any) -> dict[str, str | None]:
     return asked if is_laplace(type(guide)) and is_own(type(guide)) else {}
 
 
-def _fit(plan: Plan, guide: Any, *, epochs: int, start: Any = None, **options: Any) -> Any:
+def fit_guide(plan: Plan, guide: Any, *, epochs: int, start: Any = None, name: str) -> Any:
+    """Fit a guide; a fit of that name that was killed goes on with --resume."""
     import wiu_pyro as wiu
 
     settings = plan.settings
@@ -181,8 +187,9 @@ def _fit(plan: Plan, guide: Any, *, epochs: int, start: Any = None, **options: A
         device=settings.device,
         progress=True,
         track=track_of(guide, epochs, settings.track_every),
+        checkpoint=plan.folder.checkpoint(name),
+        checkpoint_seconds=CHECKPOINT_SECONDS,
         **_tuning(plan, guide),
-        **options,
     )
 
 

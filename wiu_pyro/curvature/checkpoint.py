@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import pickle
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -89,7 +88,7 @@ class Checkpoint:
         remedy = f"Remove it, or give checkpoint= another path: {self.path}"
         try:
             found = torch.load(self.path, map_location=device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        except Exception as error:  # torch raises many kinds on a file that is none of its own
             raise self.error(f"A checkpoint of {self.what} is needed, but the file cannot be read. {remedy}") from error
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise self.error(

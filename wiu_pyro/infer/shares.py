@@ -18,6 +18,7 @@ from torch import nn
 
 from wiu_pyro.curvature import Processes, fingerprint
 from wiu_pyro.errors import FitError, ModelError
+from wiu_pyro.infer.seeding import seeded
 from wiu_pyro.nn import Batches, inspect_model, numbered_batches, unsampled
 
 if TYPE_CHECKING:
@@ -59,13 +60,14 @@ class Shares:
         """
         if self.count == 1:
             return
-        first = next(numbered_batches(batches))
         held = unsampled(self.run.model, self.run.structure.priors)
-        self.processes.refuse_differences(
-            parameters=fingerprint([*parameters, *(held[name] for name in sorted(held))]),
-            data=repr((len(batches), batches.num_data, fingerprint(first))),
-        )
-        self._refuse_unscaled(first)
+        with seeded(0, self.run.device):  # the training draws what it would in one process
+            first = next(numbered_batches(batches))
+            self.processes.refuse_differences(
+                parameters=fingerprint([*parameters, *(held[name] for name in sorted(held))]),
+                data=repr((len(batches), batches.num_data, fingerprint(first))),
+            )
+            self._refuse_unscaled(first)
         if _noise_per_datum(self.run):
             self.common = torch.get_rng_state()
             base = int(torch.randint(2**62, ()).item())
@@ -177,4 +179,4 @@ def _noise_per_datum(run: Run) -> bool:
     """Return whether random numbers are drawn for each datum, beside weights that are drawn once for all."""
     modules: list[Any] = list(run.model.modules()) if isinstance(run.model, nn.Module) else []
     dropout = any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in modules)
-    return bool(getattr(run.guide, "noise_per_datum", False)) or dropout
+    return getattr(run.guide, "estimator", "reparam") != "reparam" or dropout

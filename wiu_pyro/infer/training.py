@@ -168,7 +168,8 @@ class Training:
     def _end_epoch(self, bar: ProgressBar) -> None:
         self.run.mode(training=False)
         self.shares.align()
-        found = {} if self.held_out is None else self.held_out.scores(self.run.centre())
+        scores = {} if self.held_out is None else self.held_out.scores(self.run.centre())
+        found = self.shares.processes.gather(scores)[0]  # one verdict on when to stop
         for name, score in found.items():
             self.scores.setdefault(name, []).append(score)
             bar.note(**{name: score})

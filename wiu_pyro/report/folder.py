@@ -30,7 +30,7 @@ MADE_BY = {PRUNING: "wiu run --prune", STOCHASTIC_LAYERS: "wiu stochastic-layers
 
 # The mark of a file that is not whole yet; one left over from a killed run is never read and goes with the next run.
 PARTIAL = ".partial-"
-CHECKPOINT = ".curvature-pass-"
+CHECKPOINT = ".under-way-"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class RunFolder:
         return self.path / "members" / f"{number}.pt"
 
     def checkpoint(self, guide: str) -> Path:
-        """Return the path of one posterior's curvature pass while it is under way."""
+        """Return where the fit of one posterior, or of the point estimate, is kept while it is under way."""
         return self.posteriors / f"{CHECKPOINT}{guide}"
 
     def posterior(self, guide: str) -> Path:
