@@ -9,13 +9,12 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 
 import wiu_pyro as wiu
+from tests.guides.models import Hierarchical
 from wiu_pyro.errors import GuideError, PriorError
 from wiu_pyro.guides import AutoLowRank, closed_form
 from wiu_pyro.guides.low_rank import _default_rank
 from wiu_pyro.nn import BayesianNetwork, Laplace, Normal
 from wiu_pyro.testing import linear_gaussian, small_classifier
-
-from tests.guides.models import Hierarchical
 
 
 def ready(model, data, *, seed: int = 0, **options) -> AutoLowRank:
@@ -129,6 +128,7 @@ def test_training_finds_a_linear_gaussian_posterior():
     assert guide.kl_divergence().item() == pytest.approx(problem.kl, rel=0.02)
 
 
+@pytest.mark.slow
 def test_prior_that_is_not_normal_enters_by_draws():
     net = nn.Linear(4, 3)
     data = small_classifier()[1]
@@ -143,6 +143,7 @@ def test_prior_that_is_not_normal_enters_by_draws():
     assert abs(found.mean() - terms.mean()) < 4 * error
 
 
+@pytest.mark.slow
 def test_pyros_svi_lowers_the_loss():
     model, data = small_classifier()
     guide = AutoLowRank(model, rank=2)

@@ -1,4 +1,4 @@
-"""The Normal priors' part of a Gaussian posterior's KL: from means and marginal variances alone, whatever correlates."""
+"""The Normal priors' part of a Gaussian posterior's KL: from means and marginal variances, whatever correlates."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Target:
 
     def divergence(self, loc: torch.Tensor, precision: torch.Tensor) -> torch.Tensor:
         """Return KL(q ‖ prior) in nats at h + δ = `precision`; of another prior than Normal, −H(q) alone."""
-        # λδ (m − m₀)² + δ / (h + δ) − 1 − log δ + log(h + δ), halved: the prior's precision is λδ, the posterior's λ(h + δ)
+        # prior precision λδ, posterior λ(h + δ): half of λδ (m − m₀)² + δ / (h + δ) − 1 + log((h + δ) / δ)
         shift = self.shift(loc)
         spread = torch.dot(self.decay, precision.reciprocal())
         squares = torch.dot(shift * self.decay, shift).mul_(self.ess)

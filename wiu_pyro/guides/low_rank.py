@@ -2,7 +2,7 @@
 
 Ong, Nott and Smith (2018), Gaussian Variational Approximation with a Factor Covariance Structure; for networks, Mishkin
 et al. (2018), SLANG, and Tomczak, Swaroop and Turner (2020), Efficient Low Rank Gaussian Variational Inference for
-Neural Networks, whose ranks are 1 to 32. With S the sds of the diagonal part, Σ = S (I + U U') S, so that U has no unit.
+Neural Networks, whose ranks are 1 to 32. With S the sds of the diagonal part, Σ = S (I + U U') S: U has no unit.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class AutoLowRank(NetworkGuide):
     rank : int or None
         Columns of the factor; when None, √(number of weights), at most 10, fewer for more than 1.6 million weights.
     estimator : {"local", "reparam"}
-        How `negative_elbo` estimates the expected log-likelihood: with the diagonal part as noise of the layers' outputs
-        (see `AutoMeanField`) and one draw along the factor for the batch, or with one draw of the weights for both.
+        How `negative_elbo` estimates the expected log-likelihood: with the diagonal part as noise of the layers'
+        outputs (see `AutoMeanField`) and one draw along the factor for the batch, or with one draw of the weights.
     init_scale : float
         Initial sd of the diagonal part, as a fraction of the prior sd.
     init_loc_fn : callable, optional

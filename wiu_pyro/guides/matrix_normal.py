@@ -1,8 +1,8 @@
 """Variational inference with a matrix-variate Normal for each layer: weights correlate along rows and along columns.
 
-Louizos and Welling (2016), Structured and Efficient Variational Deep Learning with Matrix Gaussian Posteriors: a layer's
-weight and bias together are MN(M, U, V), their covariance the Kronecker product U ⊗ V, with out² + in² numbers in place
-of (out · in)². With diagonal factors, as in the paper, it has out + in and all weights are independent.
+Louizos and Welling (2016), Structured and Efficient Variational Deep Learning with Matrix Gaussian Posteriors: a
+layer's weight and bias together are MN(M, U, V), their covariance the Kronecker product U ⊗ V, with out² + in² numbers
+in place of (out · in)². With diagonal factors, as in the paper, it has out + in and all weights are independent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributions import biject_to
 
 from wiu_pyro.curvature import MatrixRule, rule_for
 from wiu_pyro.errors import GuideError, near_matches
@@ -35,8 +34,8 @@ ESTIMATORS = ("local", "reparam")
 class AutoMatrixNormal(NetworkGuide):
     """A matrix-variate Normal for the weight and bias of each layer; layers are independent of each other.
 
-    Layers that multiply by a matrix (Linear, convolutions) have one, with a row for each output; the weights of others are
-    independent Normals.
+    Layers that multiply by a matrix (Linear, convolutions) have one, with a row for each output; the weights of others
+    are independent Normals.
 
     Parameters
     ----------
@@ -47,8 +46,9 @@ class AutoMatrixNormal(NetworkGuide):
     widest : int
         A side with more entries than this gets a diagonal factor all the same; the table of layers says so.
     estimator : {"local", "reparam"}
-        How `negative_elbo` estimates the expected log-likelihood: with outputs of Linear layers sampled for each datum and
-        other weights for each part of the batch, or with one draw of all weights.
+        How `negative_elbo` estimates the expected log-likelihood: with outputs of Linear layers sampled for each
+        datum and weights of other layers drawn in two of opposite noise, for the halves of the batch; or with one draw
+        of all weights.
     init_scale : float
         Initial posterior sd as a fraction of the prior sd.
     init_loc_fn : callable, optional

@@ -1,7 +1,7 @@
 """The two factors of a layer's matrix-variate Normal, as parameters without constraints.
 
-A covariance is kept by the root diag(s) (I + T), with T strictly lower triangular: s has the unit, T none, and any values
-of log s and T are allowed.
+A covariance is kept by the root diag(s) (I + T), with T strictly lower triangular: s has the unit, T none, and any
+values of log s and T are allowed.
 """
 
 from __future__ import annotations

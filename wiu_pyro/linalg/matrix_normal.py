@@ -1,7 +1,7 @@
 """The covariance of a matrix-variate Normal, U ⊗ V: rows of a layer's weight matrix share V, columns share U.
 
-Gupta and Nagar (1999), Matrix Variate Distributions, chapter 2. Both factors are given by lower triangular roots, so that
-nothing of size (numel, numel) is formed.
+Gupta and Nagar (1999), Matrix Variate Distributions, chapter 2. Both factors are given by lower triangular roots, so
+that nothing of size (numel, numel) is formed.
 """
 
 from __future__ import annotations
