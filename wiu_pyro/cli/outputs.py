@@ -78,7 +78,7 @@ def clear(folder: RunFolder) -> None:
     """Remove an earlier run from its folder, and nothing else that lies there."""
     tables = (*folder.posteriors.glob("*.nc"), *folder.path.glob("interventions/*/*.nc"))
     members = folder.member(0).parent.glob("*.pt")
-    for path in (folder.record, folder.page, folder.point_estimate, *tables):
+    for path in (folder.record, folder.page, folder.point_estimate, *members, *tables):
         path.unlink(missing_ok=True)
     clear_checkpoints(folder)
     clear_leftovers(folder)
