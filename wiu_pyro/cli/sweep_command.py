@@ -40,6 +40,7 @@ def sweep(
     data_root: DataRoot = None,
     tune_prior: TunePrior = None,
     tune_per: TunePer = None,
+    ensemble_size: Annotated[int | None, typer.Option(help="As for wiu run.")] = None,
     jobs: Annotated[int, typer.Option(help="Runs at a time, in processes of this machine.")] = 1,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler, tcp://host:8786, or local.")
@@ -68,7 +69,7 @@ def sweep(
     axes = {"models": models, "data": data, "guides": guides, "priors": priors, "seeds": seeds}
     shared = {"epochs": epochs, "vi_epochs": vi_epochs, "learning_rate": learning_rate, "num_samples": num_samples}
     shared |= {"batch_size": batch_size, "device": device, "data_root": data_root}
-    shared |= {"tune_prior": tune_prior, "tune_per": tune_per}
+    shared |= {"tune_prior": tune_prior, "tune_per": tune_per, "ensemble_size": ensemble_size}
     grid = read_config(config, out, axes | shared)
     if list_only:
         for name, settings in grid.runs().items():

@@ -45,9 +45,7 @@ def in_chunks(batches: Iterable[Batch], rows: int) -> Iterator[list[Batch]]:
         yield chunk
 
 
-def linearised_outputs(
-    fit: Fit, batches: Any, *, num_samples: int, generator: torch.Generator
-) -> Iterator[Outputs]:
+def linearised_outputs(fit: Fit, batches: Any, *, num_samples: int, generator: torch.Generator) -> Iterator[Outputs]:
     """Yield draws of the linearised network's outputs, batch by batch.
 
     Parameters

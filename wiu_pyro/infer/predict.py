@@ -201,7 +201,5 @@ def _warn_of_lost_accuracy(found: dict[str, Any]) -> None:
 
 
 def _gather(chunks: list[Summary]) -> dict[str, Any]:
-    joined = {
-        name: np.concatenate([chunk[name] for chunk in chunks], axis=int(name in LEADING)) for name in chunks[0]
-    }
+    joined = {name: np.concatenate([chunk[name] for chunk in chunks], axis=int(name in LEADING)) for name in chunks[0]}
     return {name: value.astype(np.float32) for name, value in joined.items()}
