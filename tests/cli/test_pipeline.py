@@ -229,6 +229,13 @@ def test_a_script_without_data_needs_the_option(tmp_path):
         prepare(RunSettings(model=str(script), out=tmp_path / "out"))
 
 
+def test_training_on_the_first_images_alone_is_what_the_posterior_and_the_record_speak_of(script, tmp_path):
+    plan = prepare(RunSettings(model=str(script), out=tmp_path / "run", train_images=100))
+    whole = prepare(RunSettings(model=str(script), out=tmp_path / "whole")).train
+    assert plan.model.num_data == plan.deciding()["num_train"] == len(plan.train) == 100
+    assert (plan.train.images == whole.images[:100]).all()
+
+
 def test_the_same_seed_gives_the_same_network(script, tmp_path):
     import torch
 

@@ -23,6 +23,7 @@ from wiu_pyro.cli.options import (
     PriorText,
     Prune,
     TrackEvery,
+    TrainImages,
     TunePer,
     TunePrior,
 )
@@ -136,6 +137,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     num_samples: Annotated[int, typer.Option(help="Draws from each posterior.")] = 200,
     data_root: DataRoot = None,
+    train_images: TrainImages = None,
     batch_size: Annotated[int, typer.Option(help="Images per training step.")] = 128,
     tune_prior: TunePrior = None,
     tune_per: TunePer = None,
@@ -173,6 +175,7 @@ def run(
         device=device,
         num_samples=num_samples,
         data_root=data_root,
+        train_images=train_images,
         batch_size=batch_size,
         tune_prior=tune_prior,
         tune_per=tune_per,

@@ -17,6 +17,7 @@ __all__ = [
     "PriorText",
     "Prune",
     "TrackEvery",
+    "TrainImages",
     "TunePer",
     "TunePrior",
 ]
@@ -49,6 +50,7 @@ TrackEvery = Annotated[
     ),
 ]
 EnsembleSize = Annotated[int, typer.Option(metavar="N", help="Members of each ensemble (ensemble, ensemble-NAME).")]
+TrainImages = Annotated[int | None, typer.Option(help="Train on the first so many images alone.", show_default="all")]
 Prune = Annotated[bool, typer.Option("--prune", help="Also find how many weights of each posterior can go.")]
 DataRoot = Annotated[
     Path | None,

@@ -159,7 +159,12 @@ def _load_data(settings: RunSettings) -> tuple[Any, Any]:
     for split in ("train", "test"):
         parts[split] = datasets.load(settings.data, split=split, root=settings.data_root)
         _check_finite(parts[split], split)
-    return parts["train"], parts["test"]
+    return _first(parts["train"], settings.train_images), parts["test"]
+
+
+def _first(train: Any, number: int | None) -> Any:
+    """Return the first images; all where no number is given or there are no more."""
+    return train if number is None else replace(train, images=train.images[:number], labels=train.labels[:number])
 
 
 def _check_finite(data: Any, split: str) -> None:

@@ -19,7 +19,16 @@ __all__ = ["DEFAULT_GUIDES", "DEFAULT_MODEL", "RunSettings", "differences", "set
 DEFAULT_MODEL = "digits_mlp"
 TUNING = ("marginal-likelihood",)
 TUNED_PER = ("network", "layer", "site")
-LEAST = {"epochs": 1, "vi_epochs": 1, "num_samples": 2, "batch_size": 1, "seed": 0, "track_every": 0, "ensemble_size": 2}
+LEAST = {
+    "epochs": 1,
+    "vi_epochs": 1,
+    "num_samples": 2,
+    "batch_size": 1,
+    "seed": 0,
+    "track_every": 0,
+    "ensemble_size": 2,
+    "train_images": 1,
+}
 DEFAULT_GUIDES = ("mean-field", "laplace-diag", "laplace-kfac")
 
 # How a setting is given on the command line, where it is not --<name>.
@@ -55,6 +64,8 @@ class RunSettings:
         Draws from each posterior in the export and in its predictive.
     data_root : Path or None
         Where data by name lie or are put; None takes ``WIU_DATA``.
+    train_images : int or None
+        Train on the first so many images alone; None takes all.
     batch_size : int
         Images per training step.
     tune_prior : str or None
@@ -86,6 +97,7 @@ class RunSettings:
     device: str = "auto"
     num_samples: int = 200
     data_root: Path | None = None
+    train_images: int | None = None
     batch_size: int = 128
     tune_prior: str | None = None
     tune_per: str | None = None

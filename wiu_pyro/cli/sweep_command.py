@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wiu_pyro.cli.options import DataRoot, Debug, TunePer, TunePrior
+from wiu_pyro.cli.options import DataRoot, Debug, TrackEvery, TrainImages, TunePer, TunePrior
 
 __all__ = ["sweep"]
 
@@ -38,8 +38,10 @@ def sweep(
     batch_size: Annotated[int | None, typer.Option(help="As for wiu run.")] = None,
     device: Annotated[str | None, typer.Option(help="As for wiu run.")] = None,
     data_root: DataRoot = None,
+    train_images: TrainImages = None,
     tune_prior: TunePrior = None,
     tune_per: TunePer = None,
+    track_every: TrackEvery = None,
     ensemble_size: Annotated[int | None, typer.Option(help="As for wiu run.")] = None,
     jobs: Annotated[int, typer.Option(help="Runs at a time, in processes of this machine.")] = 1,
     dask: Annotated[
@@ -68,6 +70,7 @@ def sweep(
 
     axes = {"models": models, "data": data, "guides": guides, "priors": priors, "seeds": seeds}
     shared = {"epochs": epochs, "vi_epochs": vi_epochs, "learning_rate": learning_rate, "num_samples": num_samples}
+    shared |= {"train_images": train_images, "track_every": track_every}
     shared |= {"batch_size": batch_size, "device": device, "data_root": data_root}
     shared |= {"tune_prior": tune_prior, "tune_per": tune_per, "ensemble_size": ensemble_size}
     grid = read_config(config, out, axes | shared)
