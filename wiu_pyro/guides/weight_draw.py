@@ -190,8 +190,8 @@ def _layer(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     if any(part.span in part.source.used for part in draws):
         raise ModelError(
             "Sampling a layer's output needs each layer to be used once in a pass, but weights of shape "
-            f"{tuple(weight.shape)} were used twice, and the two outputs would not share their noise. Draw the weights: "
-            'AutoMeanField(model, estimator="reparam").'
+            f"{tuple(weight.shape)} were used twice, and the two outputs would not share their noise. Draw the weights "
+            'instead: AutoMeanField(model, estimator="reparam"), or the handler reparameterization().'
         )
     for part in draws:
         part.source.used.add(part.span)
