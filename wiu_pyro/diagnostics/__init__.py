@@ -2,11 +2,12 @@
 
 Every name in `__all__` is a function ``(idata, ...) -> xarray.Dataset`` that works on what `wiu_pyro.load` returns, on
 both ArviZ lines (`agreement` and `compare` take several posteriors). `layer_statement` and `to_dataframe` turn the
-layer table into a sentence and a pandas table; `agreement_statement`, `between_statement`, `convergence_statement`,
-`identification_statement`, `magnitude_statement`, `pruning_statement`, `stochastic_layers_statement` and
-`within_statement` say what was found.
+layer table into a sentence and a pandas table; `agreed_pairs_statement`, `agreement_statement`, `between_statement`,
+`convergence_statement`, `identification_statement`, `magnitude_statement`, `pruning_statement`,
+`stochastic_layers_statement` and `within_statement` say what was found.
 """
 
+from wiu_pyro.diagnostics.agreed_pairs import agreed_pairs_statement as agreed_pairs_statement
 from wiu_pyro.diagnostics.agreement import agreement
 from wiu_pyro.diagnostics.agreement_statement import agreement_statement as agreement_statement
 from wiu_pyro.diagnostics.between_layers import between_layers
