@@ -54,9 +54,9 @@ def compare(idatas: Mapping[str, Any] | Sequence[Any]) -> xr.Dataset:
         and ``kl_per_weight``. Where a posterior has five seeds or more, each of them with ``_low`` and ``_high``: 95 %
         over the seeds, together over the layers. By posterior: ``converged`` and ``prior`` (texts), ``factorised``,
         ``kl_total``. Where all files hold a predictive and labels: ``elpd`` (sum of log predictive densities, nats),
-        ``elpd_se``, ``elpd_mean``, ``elpd_mean_se``; ``elpd_diff`` to the best and ``elpd_diff_se``, of the
-        differences image by image; ``accuracy``, ``accuracy_se`` (classifiers), ``predictive`` (text: which one). Attributes: ``num_obs``,
-        ``best``, and ``no_predictive``, the posteriors without one.
+        ``elpd_se``, ``elpd_mean``, ``elpd_mean_se``; ``elpd_diff`` to the best and ``elpd_diff_se``, of the differences
+        image by image; ``accuracy``, ``accuracy_se`` (classifiers), ``predictive`` (text: which one). Attributes:
+        ``num_obs``, ``best``, and ``no_predictive``, the posteriors without one.
 
     Raises
     ------
