@@ -151,7 +151,7 @@ def _declined(
 
 
 def _regression(idata: Any, kind: str, data: xr.Dataset, chain: int) -> xr.Dataset:
-    one = data.isel(chain=chain).transpose("obs_id", "output")
+    one = data.isel(chain=chain).transpose(..., "obs_id", "output")
     target = observed(idata).values.reshape(one.sizes["obs_id"], -1)
     if target.shape[1] != one.sizes["output"]:
         raise SchemaError(
