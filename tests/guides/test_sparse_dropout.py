@@ -17,6 +17,7 @@ import wiu_pyro as wiu
 from tests.guides.models import Hierarchical
 from wiu_pyro.errors import DataError, GuideError, PriorError
 from wiu_pyro.guides import AutoSparseVariationalDropout, closed_form, log_uniform_kl
+from wiu_pyro.guides.log_uniform_kl import sd_and_kl
 from wiu_pyro.infer import draw_weights
 from wiu_pyro.nn import BayesianNetwork, LogUniform, Normal, is_improper
 from wiu_pyro.testing import small_classifier
@@ -58,6 +59,18 @@ def test_kl_has_the_gradient_of_its_formula():
     by_hand = -0.63576 * 1.48695 * logistic * (1 - logistic) - 0.5 / (1 + alpha)
     torch.testing.assert_close(log_alpha.grad, by_hand)
     assert torch.autograd.gradcheck(log_uniform_kl, log_alpha)
+
+
+def test_written_gradients_are_those_of_the_formulas():
+    loc = torch.tensor([0.3, -0.2, 1e-3, 5.0, -0.7], dtype=torch.float64, requires_grad=True)
+    log_variance = torch.tensor([-3.0, 0.5, 2.0, -9.0, -1.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(sd_and_kl, (loc, log_variance))
+    sd, kl = sd_and_kl(loc, log_variance)
+    squares = loc.square()
+    clipped = (log_variance - squares.log()).clamp(-8, 8)
+    assert (clipped.abs() == 8).tolist() == [False, False, True, True, False]
+    torch.testing.assert_close(sd, (clipped.exp() * squares).sqrt())
+    torch.testing.assert_close(kl, log_uniform_kl(clipped).sum())
 
 
 def guided(**options):

@@ -19,6 +19,7 @@ from torch.distributions import biject_to
 from wiu_pyro.errors import GuideError, PriorError
 from wiu_pyro.guides.blocks import Block, BlockNormal
 from wiu_pyro.guides.closed_form import ClosedForm
+from wiu_pyro.guides.log_uniform_kl import CLIP, clipped_log_alpha, log_uniform_kl, sd_and_kl
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.output_noise import RULES
 from wiu_pyro.guides.start import is_real
@@ -27,41 +28,13 @@ from wiu_pyro.guides.weight_draw import DrawSource
 from wiu_pyro.linalg import DiagonalPrecision
 from wiu_pyro.nn import LogUniform, ModelStructure, base_distribution
 
-__all__ = ["AutoSparseVariationalDropout", "log_uniform_kl"]
+__all__ = ["AutoSparseVariationalDropout"]
 
 THRESHOLD = 3.0  # of log α, beyond which a weight is removed
-CLIP = 8.0  # log α is held within −8 … 8
-TINY = 1e-16  # added to θ², so that a weight of 0 has an α
-K1, K2, K3 = 0.63576, 1.87320, 1.48695  # their eq. 14
 NOTE = (
     "from a log-uniform prior, which is improper: up to a constant, chosen so that a weight of infinite noise has 0; "
     "by the approximation of Molchanov et al. (2017), eq. 14"
 )
-
-
-def log_uniform_kl(log_alpha: torch.Tensor) -> torch.Tensor:
-    """Return KL(N(θ, α θ²) ‖ log-uniform) of each weight in nats, up to a constant: 0 in the limit of infinite α.
-
-    Parameters
-    ----------
-    log_alpha : Tensor, any shape
-        log (variance / mean²).
-
-    Returns
-    -------
-    Tensor, in the same shape
-        An approximation by three fitted numbers, within 0.01 nats of the exact value at any α.
-
-    References
-    ----------
-    .. [1] Molchanov, Ashukha and Vetrov (2017), Variational Dropout Sparsifies Deep Neural Networks, eq. 14.
-
-    Examples
-    --------
-    >>> log_uniform_kl(torch.tensor([-4.0, 0.0, 8.0])).round(decimals=2).tolist()
-    [2.64, 0.43, 0.0]
-    """
-    return K1 * torch.sigmoid(-K2 - K3 * log_alpha) + 0.5 * nn.functional.softplus(-log_alpha)
 
 
 class AutoSparseVariationalDropout(NetworkGuide):
@@ -170,19 +143,17 @@ class AutoSparseVariationalDropout(NetworkGuide):
         """Return the way of a log α from its start to where weights are removed."""
         return THRESHOLD - self.init_log_alpha
 
-    def _squares(self) -> torch.Tensor:
+    def _flat_loc(self) -> torch.Tensor:
+        """Return the means of the sparse weights, joined, on the graph of `loc`."""
         sites = self.sites()
-        parts = dict(
-            zip((name for name, *_ in sites), self.loc.split([shape.numel() for *_, shape in sites]), strict=True)
-        )
-        return torch.cat([parts[name] for name, *_ in self.sparse]).square() + TINY
+        parts = self.loc.split(
+            [shape.numel() for *_, shape in sites]
+        )  # one backward for all, where slices need one each
+        by_site = dict(zip((name for name, *_ in sites), parts, strict=True))
+        return torch.cat([by_site[name] for name, *_ in self.sparse])
 
-    def _flat_log_alpha(self) -> torch.Tensor:
-        return (self.log_variance - self._squares().log()).clamp(-CLIP, CLIP)
-
-    def _flat_variance(self) -> torch.Tensor:
-        squares = self._squares()
-        return self.log_variance.exp().clamp(min=math.exp(-CLIP) * squares, max=math.exp(CLIP) * squares)
+    def _flat_sd(self) -> torch.Tensor:
+        return sd_and_kl(self._flat_loc().detach(), self.log_variance.detach())[0]
 
     def _by_site(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         parts = flat.split([shape.numel() for *_, shape in self.sparse])
@@ -190,7 +161,7 @@ class AutoSparseVariationalDropout(NetworkGuide):
 
     def log_alpha(self) -> dict[str, torch.Tensor]:
         """Return log (variance / mean²) of each weight by site, within −8 … 8, detached."""
-        return self._by_site(self._flat_log_alpha().detach())
+        return self._by_site(clipped_log_alpha(self._flat_loc().detach(), self.log_variance.detach()))
 
     def removed(self, threshold: float = THRESHOLD) -> dict[str, torch.Tensor]:
         """Return which weights go by site, bool: those of a log α above the threshold."""
@@ -198,7 +169,7 @@ class AutoSparseVariationalDropout(NetworkGuide):
 
     def kl_divergence(self) -> torch.Tensor:
         """Return the KL from the log-uniform prior in nats, up to a constant; see `log_uniform_kl`."""
-        return log_uniform_kl(self._flat_log_alpha()).sum()
+        return sd_and_kl(self._flat_loc(), self.log_variance)[1]
 
     def _point_energy(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return −log prior of the points in nats, on the unconstrained scale; of Normal priors without constants."""
@@ -216,11 +187,13 @@ class AutoSparseVariationalDropout(NetworkGuide):
 
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
         """Return an estimate of −ELBO from the batch, in nats, up to a constant; the temperature multiplies the KL."""
-        scales = self._by_site(self._flat_variance().sqrt())
+        loc = self._flat_loc()
+        scale, divergence = sd_and_kl(loc, self.log_variance)
         weights = self.unpack(self.loc)
-        for name, scale in scales.items():  # drawn as weights only where a layer's output cannot be sampled instead
-            weights[name] = DrawSource(weights[name], scale, RULES["local"], num_rows=len(batch[0])).draw()
-        divergence = self.kl_divergence() + self._point_energy(weights)
+        source = DrawSource(loc, scale, RULES["local"], num_rows=len(batch[0]))
+        # drawn as weights only where a layer's output cannot be sampled instead
+        weights |= zip((name for name, *_ in self.sparse), source.split([shape for *_, shape in self.sparse]))
+        divergence = divergence + self._point_energy(weights)
         return kl_weight * self.temperature * divergence - self.log_likelihood(weights, batch)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -231,7 +204,7 @@ class AutoSparseVariationalDropout(NetworkGuide):
     def get_posterior(self, *args: Any, **kwargs: Any) -> BlockNormal:
         """Return the Normal over the flat vector of all weights, detached, in which points do not move."""
         names = tuple(layer.name for layer in self.structure.layers)
-        precision = DiagonalPrecision(self._flat_variance().detach().reciprocal())
+        precision = DiagonalPrecision(self._flat_sd().square().reciprocal())
         return BlockNormal(self.loc.detach(), (Block(names, self.structure_name, precision, self.index),))
 
     def _loc_scale(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -241,7 +214,7 @@ class AutoSparseVariationalDropout(NetworkGuide):
         """Return exact means and sds, and the KL of each layer up to a constant."""
         point = self.point_estimate()
         mean = {site: point[site] for site in structure.parameter_sites}
-        spread = self._by_site(self._flat_variance().detach().sqrt())
+        spread = self._by_site(self._flat_sd())
         sd = {site: spread.get(site, torch.zeros_like(value)) for site, value in mean.items()}
         site_kl = {site: log_uniform_kl(value).double().sum().item() for site, value in self.log_alpha().items()}
         kl = {
