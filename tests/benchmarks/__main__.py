@@ -8,12 +8,13 @@ from collections.abc import Mapping
 
 import torch
 
-from tests.benchmarks.cases import NETWORKS, step_cases
+from tests.benchmarks.bars import Bar
+from tests.benchmarks.cases import NETWORKS, PLAIN_STEP, STEP_BARS, step_cases
 from tests.benchmarks.curvature_cases import BARS as CURVATURE_BARS
-from tests.benchmarks.curvature_cases import PLAIN, SAMPLING_BAR, Bar, curvature_cases, images, sampling_cases, train
+from tests.benchmarks.curvature_cases import PLAIN, SAMPLING_BAR, curvature_cases, images, sampling_cases, train
 from tests.benchmarks.memory import MEMORY_BAR, measured
 from tests.benchmarks.predictive_cases import BARS, OURS, per_image_ratios, predictive_cases
-from tests.benchmarks.timing import ratio, ratios, times
+from tests.benchmarks.timing import ratio, times
 
 SECTIONS = ("steps", "curvature", "sampling", "memory", "predictive")
 NUM_IMAGES = 10_000
@@ -42,10 +43,13 @@ def main() -> None:
 
 def _print_steps(rounds: int) -> None:
     for name in NETWORKS:
-        base = "plain Adam"
-        print(f"\n{name}: training step, batch 128, as a multiple of {base}")
-        for case, found in ratios(step_cases(name), base=base, rounds=rounds).items():
-            print(f"  {case:<38} {found:6.2f}")
+        spent = times(step_cases(name), rounds=rounds, warmup=3)
+        print(f"\n{name}: training step, batch 128, as a multiple of {PLAIN_STEP}")
+        for case in spent:
+            found = ratio(spent, case, PLAIN_STEP)
+            print(f"  {case:<42} {found.median:6.2f}   ({found.least:.2f} to {found.most:.2f})")
+        for bar in STEP_BARS:
+            _print_bar(bar, spent, name)
 
 
 def _print_curvature(only: tuple[str, ...], *, rounds: int, num_images: int) -> None:

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pyro
 import torch
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
-from pyro.infer.autoguide import AutoDelta, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoNormal
 from torch import nn
 
 import wiu_pyro as wiu
+from tests.benchmarks.bars import Bar
+from tests.benchmarks.step_peers import peer_steps
 
-__all__ = ["NETWORKS", "networks", "step_cases"]
+__all__ = ["NETWORKS", "STEP_BARS", "networks", "step_cases"]
 
 NETWORKS = ("mnist_mlp", "mnist_lenet")
+ESTIMATORS = ("local_antithetic", "flipout", "reparam", "local_positions")  # beside the default
+PLAIN_STEP = "plain Adam"
+OWN_STEP = "AutoMeanField, wiu.fit's"
+SVI_STEP = "AutoMeanField, SVI, local"
+IVON_STEP = "AutoIVON, wiu.fit's"
+STEP_BARS = (
+    Bar(OWN_STEP, (PLAIN_STEP,), {"mnist_mlp": 2.5, "mnist_lenet": 1.5}),
+    Bar(SVI_STEP, (PLAIN_STEP,), {"mnist_mlp": 4.5, "mnist_lenet": 2.0}),
+    Bar(IVON_STEP, ("ivon-opt",), {"mnist_mlp": 1.1, "mnist_lenet": 1.1}),
+)
+Batch = tuple[torch.Tensor, torch.Tensor]
 Cases = dict[str, Callable[[], object]]
 
 
@@ -38,7 +53,8 @@ def _images(num: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def step_cases(name: str) -> Cases:
-    """Return one training step, batch 128: plain Adam, the toolkit's guides, Pyro's through SVI."""
+    """Return one training step, batch 128: plain Adam, the toolkit's guides, Pyro's through SVI, other packages'."""
+    pyro.clear_param_store()  # Pyro's parameters go by name: another network's would be taken
     plain, model = networks(name)
     batch = _images(128)
     optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
@@ -48,22 +64,43 @@ def step_cases(name: str) -> Cases:
         nn.functional.cross_entropy(plain(batch[0]), batch[1]).backward()
         optimiser.step()
 
-    cases: Cases = {"plain Adam": plain_step}
-    for guide in (wiu.guides.AutoKFACLaplace(model), wiu.guides.AutoMeanField(model)):
-        cases[f"{type(guide).__name__}, wiu.fit's step"] = _own_step(guide, batch)
-    for guide, elbo in (
-        (wiu.guides.AutoMeanField(model), TraceMeanField_ELBO()),
-        (AutoNormal(model), TraceMeanField_ELBO()),
-        (AutoDelta(model), Trace_ELBO()),
-    ):
-        svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), elbo)
-        cases[f"{type(guide).__name__}, SVI"] = lambda svi=svi: svi.step(*batch)
-    return cases
+    guides = wiu.guides
+    cases: Cases = {PLAIN_STEP: plain_step, OWN_STEP: _own_step(guides.AutoMeanField(model), batch)}
+    for estimator in ESTIMATORS:
+        case = f"AutoMeanField, wiu.fit's, {estimator}"
+        cases[case] = _own_step(guides.AutoMeanField(model, estimator=estimator), batch)
+    cases[IVON_STEP] = _own_step(guides.AutoIVON(model), batch)
+    cases["AutoKFACLaplace, wiu.fit's"] = _own_step(guides.AutoKFACLaplace(model), batch)
+    local = guides.local_reparameterization
+    cases[SVI_STEP] = _svi_step(model, guides.AutoMeanField(model), batch, handler=local())
+    cases["AutoMeanField, SVI"] = _svi_step(model, guides.AutoMeanField(model), batch)
+    cases["AutoNormal, SVI, local"] = _svi_step(model, AutoNormal(model), batch, handler=local())
+    cases["AutoNormal, SVI"] = _svi_step(model, AutoNormal(model), batch)
+    cases["AutoDelta, SVI"] = _svi_step(model, AutoDelta(model), batch, elbo=Trace_ELBO)
+    return {**cases, **peer_steps(plain, batch)}
 
 
-def _own_step(guide: wiu.guides.AutoMeanField, batch: tuple[torch.Tensor, ...]) -> Callable[[], None]:
+def _svi_step(
+    model: wiu.nn.BayesianNetwork,
+    guide: AutoGuide,
+    batch: Batch,
+    *,
+    handler: Any = None,
+    elbo: Any = TraceMeanField_ELBO,
+) -> Callable[[], None]:
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), elbo())
+    around = nullcontext() if handler is None else handler
+
+    def step() -> None:
+        with around:
+            svi.step(*batch)
+
+    return step
+
+
+def _own_step(guide: Any, batch: Batch) -> Callable[[], None]:
     guide.setup(batch)
-    optimiser = torch.optim.Adam(guide.parameters(), lr=1e-3, fused=True)
+    optimiser = guide.make_optimiser([one for one in guide.parameters() if one.requires_grad], 1e-3)
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)

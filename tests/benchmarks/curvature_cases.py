@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import wiu_pyro as wiu
+from tests.benchmarks.bars import Bar
 from tests.benchmarks.cases import _sequential, networks
 from wiu_pyro.datasets import load
 from wiu_pyro.errors import DataError
@@ -26,24 +27,6 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 PLAIN = "forward and backward"
 BATCH_SIZE = 500
 NUM_DRAWS = 100
-
-
-@dataclass(frozen=True)
-class Bar:
-    """What a case must reach.
-
-    Attributes
-    ----------
-    case : str
-    against : tuple of str
-        Beginnings of the names of the cases of which the fastest is the measure.
-    most : dict of str to float
-        By network, the most it may take of that one's time.
-    """
-
-    case: str
-    against: tuple[str, ...]
-    most: dict[str, float]
 
 
 ALONE = ", the pass alone"  # without the decompositions

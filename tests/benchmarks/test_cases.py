@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.benchmarks.__main__ import _print_bar
-from tests.benchmarks.cases import NETWORKS, step_cases
-from tests.benchmarks.curvature_cases import BARS, Bar, Images, curvature_cases, images, sampling_cases, train
+from tests.benchmarks.bars import Bar
+from tests.benchmarks.cases import NETWORKS, STEP_BARS, step_cases
+from tests.benchmarks.curvature_cases import BARS, Images, curvature_cases, images, sampling_cases, train
 from tests.benchmarks.predictive_cases import PredictiveCase, per_image_ratios, predictive_cases
 from tests.benchmarks.timing import ratios, times
 from wiu_pyro.datasets import load
@@ -17,8 +18,10 @@ from wiu_pyro.errors import DataError
 @pytest.mark.training
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_step_case_runs(name):
-    for run in step_cases(name).values():
+    cases = step_cases(name)
+    for run in cases.values():
         run()
+    assert all(bar.case in cases for bar in STEP_BARS)
 
 
 @pytest.fixture

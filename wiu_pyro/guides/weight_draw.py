@@ -60,14 +60,16 @@ class DrawSource:
             for size, end, shape, loc, scale in zip(sizes, ends, shapes, locs, scales, strict=True)
         ]
 
-    def value(self, span: Span) -> torch.Tensor:
-        """Return the drawn weights of a part, on the graph of means and sds, flat."""
+    def value(self, span: Span, moments: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
+        """Return the drawn weights of a part, flat, on the graph of means and sds: those of the part, where given."""
         whole = (0, self.loc.numel())
         if span not in self.drawn and whole in self.drawn:
             return self.drawn[whole][span[0] : span[1]]
         if span not in self.drawn:
-            loc, scale = (part.reshape(-1)[span[0] : span[1]] for part in (self.loc, self.scale))
-            value = torch.addcmul(loc, scale, torch.randn_like(loc))
+            if moments is None:
+                moments = self.loc.reshape(-1)[span[0] : span[1]], self.scale.reshape(-1)[span[0] : span[1]]
+            loc, scale = moments
+            value = torch.addcmul(loc, scale, torch.randn_like(loc)).reshape(-1)
             if span == whole and self.drawn:
                 value = value.clone()
                 for known, part in self.drawn.items():
@@ -115,7 +117,7 @@ class WeightDraw(torch.Tensor):
 
     def drawn(self) -> torch.Tensor:
         """Return the draw as a plain tensor, on the graph of means and sds."""
-        return self.source.value(self.span).view(self.loc.shape)
+        return self.source.value(self.span, (self.loc, self.scale)).view(self.loc.shape)
 
     @classmethod
     def __torch_function__(
