@@ -14,6 +14,9 @@ from wiu_pyro.guides import by_name, known_guides
     ("name", "guide"),
     [
         ("mean-field", guides.AutoMeanField),
+        ("ivon", guides.AutoIVON),
+        ("low-rank", guides.AutoLowRank),
+        ("matrix-normal", guides.AutoMatrixNormal),
         ("laplace-diag", guides.AutoDiagonalLaplace),
         ("laplace-kfac", guides.AutoKFACLaplace),
         ("laplace-full", guides.AutoFullLaplace),

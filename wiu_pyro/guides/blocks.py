@@ -26,7 +26,8 @@ class Block:
     layers : tuple of str
         The layers it spans.
     structure : str
-        ``"kfac"``, ``"ekfac"``, ``"diagonal"`` or ``"full"``; ``"mean-field"`` or ``"low-rank"`` of other guides.
+        ``"kfac"``, ``"ekfac"``, ``"diagonal"`` or ``"full"``; ``"mean-field"``, ``"low-rank"`` or
+        ``"matrix-normal"`` of other guides.
     precision : Precision
         Of shape (numel, numel).
     index : Tensor of int64, shape (numel,)

@@ -49,8 +49,8 @@ class ClosedForm:
     kl_total : float
         KL of the whole posterior over the layers' weights, in nats; of those that have one.
     layer_structure : dict of str to str
-        ``"mean-field"``, ``"diagonal"``, ``"kfac"``, ``"ekfac"``, ``"low-rank"``, ``"full"``, or ``"point"`` for a
-        layer at its point estimate.
+        ``"mean-field"``, ``"diagonal"``, ``"kfac"``, ``"ekfac"``, ``"low-rank"``, ``"matrix-normal"`` (and which of
+        its factors are diagonal), ``"full"``, or ``"point"`` for a layer at its point estimate.
     factorised : bool
         Whether all weights are independent, so that `sd_conditional` equals `sd`.
     layer_spectra : dict of str to (Tensor, Tensor)
