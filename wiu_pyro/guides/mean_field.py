@@ -19,6 +19,7 @@ from torch.distributions import biject_to
 
 from wiu_pyro.errors import GuideError, PriorError, near_matches
 from wiu_pyro.guides.laplace_layers import matching_layers
+from wiu_pyro.guides.mixture_kl import SiteKLs
 from wiu_pyro.guides.network_guide import NetworkGuide, visible
 from wiu_pyro.guides.normal_kl import mixed_kl, moments_and_kl
 from wiu_pyro.guides.output_noise import RULES
@@ -46,6 +47,9 @@ class AutoMeanField(NetworkGuide):
         weights, unless it runs inside of `local_reparameterization` or `flipout`.
     num_particles : int
         Draws per step, run as one batch; the noise of weights falls with it, the time rises.
+    scale_indicators : bool
+        Take the KL from mixtures of zero-mean Normals in closed form, over each weight and which of the scales it has
+        (see `mixture_kl`): at least the KL of the weights alone, without the noise of a draw.
     init_scale : float
         Initial posterior sd as a fraction of the prior sd.
     init_loc_fn : callable, optional
@@ -81,6 +85,7 @@ class AutoMeanField(NetworkGuide):
         *,
         estimator: str = "local",
         num_particles: int = 1,
+        scale_indicators: bool = False,
         init_scale: float = 0.1,
         init_loc_fn: Callable[[dict[str, Any]], torch.Tensor] | None = None,
         temperature: float = 1.0,
@@ -93,7 +98,7 @@ class AutoMeanField(NetworkGuide):
         if num_particles < 1:
             raise GuideError(f"num_particles must be at least 1, but is {num_particles}. 1 is one draw per step.")
         super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)
-        self.estimator, self.num_particles = estimator, num_particles
+        self.estimator, self.num_particles, self.scale_indicators = estimator, num_particles, scale_indicators
         self.init_scale = init_scale
         self.asked_point = (point,) if isinstance(point, str) else tuple(point)
         self.point_sites: tuple[str, ...] = ()
@@ -123,6 +128,7 @@ class AutoMeanField(NetworkGuide):
             spread = _prior_sd(name, fn)
             spread = spread if spread.shape == shape else torch.ones(shape)
             scales.append(spread.reshape(-1).to(self.loc))
+        self._site_kls = SiteKLs({name: self.prototype_trace.nodes[name]["fn"] for name, *_ in self.sites()})
         self.log_scale = nn.Parameter((self.init_scale * torch.cat(scales)).log())
 
     def least_travel(self) -> float:
@@ -211,6 +217,8 @@ class AutoMeanField(NetworkGuide):
         if prior.all_normal:
             return moments_and_kl(self.loc, self.log_scale, prior)
         scale = self.log_scale.exp()
+        if flat is None and self.scale_indicators:
+            return self.loc, scale, self._site_kls.total(self.sites(), (self.loc, self.log_scale, scale))
         if flat is None:
             flat = torch.addcmul(self.loc, scale, torch.randn_like(self.loc))
         divergence = mixed_kl(self.loc, self.log_scale, prior, flat=flat) - self.other_log_prior(flat)
