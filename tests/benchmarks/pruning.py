@@ -4,7 +4,8 @@ Each seed trains a point estimate and then, from its weights, a mean-field poste
 epochs with the KL at a tenth of its weight, then all others with all of it (temperature 1). The mixture is the same for
 all weights and is not learned: with probability `share` a weight comes from the wide Normal, else from the narrow one,
 so that a weight the data do not need costs next to nothing and disturbs nothing. ``--posterior laplace-kfac`` prunes
-the Laplace posterior around the point estimate under the shipped prior. All is judged on MNIST's test images, pruned in
+the Laplace posterior around the point estimate under the shipped prior, ``--posterior sparse-dropout`` that of sparse
+variational dropout, which has a prior of its own, as the reference. All is judged on MNIST's test images, pruned in
 one shot; ``--fine-tune`` adds rows of their own. Trained networks are kept, so that a stopped run goes on.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -70,6 +72,24 @@ def laplace(train: Pair, options: argparse.Namespace, *, seed: int) -> wiu.Fit:
     return wiu.fit(model, wiu.guides.AutoKFACLaplace(model), part, epochs=0, start=point, seed=seed)
 
 
+def sparse_dropout(train: Pair, options: argparse.Namespace, *, seed: int) -> wiu.Fit:
+    """Return a fit of sparse variational dropout from the point estimate, or the one of an earlier run."""
+    point = point_estimate(train, seed=seed, cache=options.cache)
+    _, model = networks("mnist_mlp")
+    guide = wiu.guides.AutoSparseVariationalDropout(model)
+    path = options.cache / f"mlp_sparse_dropout_{options.epochs}_{seed}.pt"
+    if path.exists():
+        fit = wiu.fit(model, guide, train, epochs=0, start=point, seed=seed)
+        guide.load_state_dict(torch.load(path))
+        return replace(fit, point_estimate=guide.point_estimate())
+    settings = {**TRAINING, "kl_warmup": WARM_EPOCHS, "seed": seed, "progress": True}
+    fit = wiu.fit(model, guide, train, epochs=WARM_EPOCHS + options.epochs, start=point, **settings)
+    removed = {site: f"{100 * float(gone.double().mean()):.2f} %" for site, gone in guide.removed().items()}
+    print(f"seed {seed}: log alpha above 3: {removed}; {fit.convergence.detail}", flush=True)
+    torch.save(guide.state_dict(), path)
+    return fit
+
+
 def row(values: xr.DataArray) -> str:
     """Return mean and standard deviation over seeds, in percent, at each share."""
     several = values.expand_dims("chain") if "chain" not in values.dims else values
@@ -97,9 +117,9 @@ def report(table: xr.Dataset) -> str:
 def main() -> None:
     """Train, prune, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--posterior", default="mean-field", choices=("mean-field", "laplace-kfac"))
+    parser.add_argument("--posterior", default="mean-field", choices=("mean-field", "laplace-kfac", "sparse-dropout"))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=40, help="of the mean field, all the KL on")
+    parser.add_argument("--epochs", type=int, default=40, help="of the mean field or sparse dropout, all the KL on")
     parser.add_argument("--prior", type=float, nargs=3, default=(0.3, 0.01, 0.03), metavar=("WIDE", "NARROW", "SHARE"))
     parser.add_argument("--fine-tune", type=int, default=0, metavar="EPOCHS", help="rows of their own; 0: none")
     parser.add_argument("--curvature-images", type=int, default=10_000, help="training images a curvature goes over")
@@ -113,11 +133,14 @@ def main() -> None:
     for seed in range(options.seeds):
         began = time.perf_counter()
         net, _ = networks("mnist_mlp")
-        fits.append(
-            mean_field(net, train, options, seed=seed)
-            if options.posterior == "mean-field"
-            else laplace(train, options, seed=seed)
-        )
+        if options.posterior == "mean-field":
+            fits.append(mean_field(net, train, options, seed=seed))
+        else:
+            fits.append(
+                {"laplace-kfac": laplace, "sparse-dropout": sparse_dropout}[options.posterior](
+                    train, options, seed=seed
+                )
+            )
         print(f"seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
     table = wiu.interventions.prune(
         fits,

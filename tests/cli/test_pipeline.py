@@ -200,10 +200,11 @@ def test_pyros_own_guide_runs_alone_from_a_point_estimate(script, tmp_path):
         ({"guides": ("mean-feild",)}, GuideError, "Did you mean 'mean-field'"),
         ({"model": "digit_mlp"}, ModelError, "Did you mean 'digits_mlp'"),
         ({"data": "mnits"}, DataError, "Did you mean 'mnist'"),
+        ({"guides": ("mc-dropout",)}, GuideError, "needs a network with dropout, but this one has none"),
         ({"device": "tpu"}, DeviceError, "--device must be auto, cpu or cuda, got 'tpu'"),
     ],
 )
-def test_what_is_unknown_is_refused_with_its_near_matches(changes, error, message, tmp_path):
+def test_what_cannot_be_run_is_refused_before_training(changes, error, message, tmp_path):
     with pytest.raises(error, match=message):
         prepare(RunSettings(out=tmp_path / "out", **changes))
 

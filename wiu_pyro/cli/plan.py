@@ -122,7 +122,18 @@ def load(settings: RunSettings, *, claiming: bool = False) -> Plan:
     model = _build(script, train, seed=settings.seed)
     model = model if settings.prior is None else model_under(model, settings.prior)
     _check_output(model, train)
+    _check_guides(chosen, model, train)
     return Plan(settings, folder, script, model, chosen, train, test)
+
+
+def _check_guides(guides: dict[str, type], model: Any, train: Any) -> None:
+    """Let a guide that asks for something the network may not have look at it before anything is trained."""
+    import torch
+
+    for guide in guides.values():
+        if getattr(guide, "needs_dropout", False):
+            with torch.random.fork_rng(devices=[]):
+                guide(model).setup((train.images[:2], train.labels[:2]))
 
 
 def _completed(settings: RunSettings, script: Any) -> RunSettings:
