@@ -14,7 +14,7 @@ SETUP := pyproject.toml constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 TESTS ?=
 
-.PHONY: help run test lint format docs bench test-arviz1 clean
+.PHONY: help run test lint format docs bench answers test-arviz1 clean
 
 help:
 	@echo "make run           three posteriors on a small network, and the report: runs/digits/report.html"
@@ -22,6 +22,7 @@ help:
 	@echo "make lint          ruff and mypy"
 	@echo "make docs          the documentation: docs/_build/html/index.html"
 	@echo "make bench         timings as ratios, beside the peers"
+	@echo "make answers       the tables behind the tutorials, from scratch: five seeds of two networks on MNIST, hours"
 	@echo "make test-arviz1   export and diagnostics under ArviZ 1.x, where a Python >= 3.12 is found"
 	@echo "make clean         remove what these targets made, the environments included"
 
@@ -46,6 +47,13 @@ docs: $(VENV)/.done-docs
 
 bench: $(VENV)/.done-test
 	OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} $(BIN)/python -m tests.benchmarks
+
+# a stopped sweep goes on where it was; needs MNIST in WIU_DATA, or downloads it
+answers: $(VENV)/.done-run
+	for network in mnist_mlp mnist_lenet; do \
+		$(BIN)/wiu sweep docs/measured/answers/$$network.toml --out runs/answers/$$network && \
+		$(BIN)/wiu answers runs/answers/$$network --out docs/measured/answers --interventions || exit 1; \
+	done
 
 test-arviz1:
 	@python=$$(PYTHON= .ci/find-python 3.12) || { \

@@ -7,6 +7,9 @@ follow both layers of a small network through the training of a variational post
 estimate, and ask when each had converged, and whether early stopping would have stopped before.
 """
 
+import textwrap
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 
 import wiu_pyro as wiu
@@ -88,3 +91,31 @@ plt.show()
 # each of them says about the weights.
 
 print(wiu.diagnostics.convergence_statement(wiu.diagnostics.convergence(seeds)))
+
+# %%
+# MNIST, two networks, five seeds each
+# ------------------------------------
+# The same of networks too large to train on this page; ``make answers`` trains them again. First the mean field of the
+# multilayer perceptron of 2 x 400 units, lines are means over the seeds with their intervals:
+
+answers = wiu.report.read_answers(Path(__file__).resolve().parents[1] / "docs" / "measured" / "answers")
+wiu.plots.evolution(answers.table("mnist_mlp", "evolution", "mean-field"))
+plt.show()
+
+# %%
+# And around its point estimate:
+
+wiu.plots.evolution(answers.table("mnist_mlp", "evolution", "laplace-kfac"))
+plt.show()
+
+# %%
+# LeNet-5, by mean field:
+
+wiu.plots.evolution(answers.table("mnist_lenet", "evolution", "mean-field"))
+plt.show()
+
+# %%
+# When had which layer converged? The records of the point estimate are those of every Laplace posterior around it.
+
+for found in wiu.report.findings(answers, "during_training"):
+    print(textwrap.fill(str(found), width=100, subsequent_indent="    "))

@@ -8,6 +8,7 @@ And what does a network predict that is Bayesian in that layer from the start (*
 """
 
 import textwrap
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
@@ -113,5 +114,27 @@ wiu.plots.stochastic_layers(table)
 plt.show()
 
 # %%
-# Intervals here are over images and draws, of one network. Whether another training would show the same takes several:
-# a list of fits with different seeds in place of one, five or more, makes all intervals those over seeds.
+# MNIST, five seeds
+# -----------------
+# Intervals so far are over images and draws, of one network. Whether another training would show the same takes
+# several: a list of fits with different seeds in place of one, five or more, makes all intervals those over seeds. The
+# tables of two networks on MNIST were saved; ``make answers`` computes them again.
+
+answers = wiu.report.read_answers(Path(__file__).resolve().parents[1] / "docs" / "measured" / "answers")
+for found in wiu.report.findings(answers, "last_layer"):
+    print(textwrap.fill(str(found), width=100, subsequent_indent="    "))
+
+# %%
+# LeNet-5, where the layers are five:
+
+for name, table in answers.tables("mnist_lenet", "stochastic_layers").items():
+    wiu.plots.stochastic_layers(table).suptitle(name, x=0.01, ha="left", fontsize=10)
+    plt.show()
+
+# %%
+# And the posterior that is of the last layer alone from the start, beside the others and the deep ensemble: log
+# predictive density and accuracy on the 10,000 test images.
+
+table = answers.table("mnist_lenet", "compare")
+columns = ["elpd_mean", "elpd_mean_se", "elpd_diff", "elpd_diff_se", "accuracy", "accuracy_se", "predictive"]
+table[columns].to_dataframe().round(4)

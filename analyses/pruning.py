@@ -6,6 +6,9 @@ A weight whose posterior is wide around zero can be set to zero and hardly anyth
 ranking finds them, and does it differ from layer to layer? Five networks that read handwritten digits are pruned.
 """
 
+import textwrap
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import torch
 
@@ -89,3 +92,31 @@ plt.show()
 net = wiu.interventions.pruned_module(fits[0], criterion="signal_to_noise", sparsity=0.9, sparse=True)
 error = (net(test.images).argmax(1) != test.labels).float().mean()
 print(f"{type(net).__name__}: {net[1].weight._nnz() + net[3].weight._nnz():,} of 4,736 weights, error {error:.1%}")
+
+# %%
+# MNIST: weights the data left at the prior
+# -----------------------------------------
+# Two larger networks, five seeds each, their tables saved; ``make answers`` computes them again. A weight is
+# unidentified where nobody could tell its posterior from its prior: a KL of at most 0.01 nats. By the conditional sd,
+# so that like stands beside like:
+
+answers = wiu.report.read_answers(Path(__file__).resolve().parents[1] / "docs" / "measured" / "answers")
+for found in wiu.report.findings(answers, "pruning"):
+    print(textwrap.fill(str(found), width=100, subsequent_indent="    "))
+
+# %%
+# The units of one layer are not alike: pixels that are always black leave their weights at the prior, hidden units that
+# never fire leave theirs.
+
+wiu.plots.identification(answers.table("mnist_mlp", "identification_conditional", "laplace-diag"))
+plt.show()
+
+# %%
+# MNIST: how many can go
+# ----------------------
+# One shot, no training afterwards, five seeds. These posteriors stand under the shipped Normal prior, which gives a
+# weight no reason to vanish; with a scale mixture in its place, as above, far more can go.
+
+for name, table in answers.tables("mnist_mlp", "pruning").items():
+    wiu.plots.pruning(table).figure.suptitle(name, x=0.01, ha="left", fontsize=10)
+    plt.show()

@@ -67,6 +67,7 @@ sphinx_gallery_conf = {
     "examples_dirs": ["../analyses"],
     "gallery_dirs": ["tutorials"],
     "filename_pattern": r"\.py$",
+    "within_subsection_order": "gallery_order.InOrder",
     "abort_on_example_error": True,
     "write_computation_times": False,
     "download_all_examples": False,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from wiu_pyro.cli.plan import load as load_plan
 from wiu_pyro.cli.point import PointEstimate
 from wiu_pyro.cli.run_settings import settings_of
 from wiu_pyro.errors import DataError, WiuError
-from wiu_pyro.report.answers import ALL, answer_tables, write_answer, write_record
-from wiu_pyro.report.folder import RunFolder
+from wiu_pyro.nn.scripts import load_model_script
+from wiu_pyro.report.answers import ALL, answer_tables, read_answers, write_answer, write_record
+from wiu_pyro.report.findings import findings_rst
+from wiu_pyro.report.folder import RunFolder, written_aside
 
-__all__ = ["ENSEMBLE", "Seeds", "groups_of_seeds", "write_answers"]
+__all__ = ["ENSEMBLE", "Seeds", "groups_of_seeds", "write_answers", "write_findings"]
 
 ENSEMBLE = "ensemble"
 NAMED = re.compile(r"(.+)_seed(\d+)")
@@ -164,9 +166,11 @@ def write_answers(seeds: Seeds, out: Path, *, data_root: Path | None = None) -> 
 def _record(seeds: Seeds, written: _Written) -> dict[str, Any]:
     """Return what the tables rest on."""
     first = seeds.records[0]
+    about = load_model_script(first["settings"]["model"]).about
     settings = {name: value for name, value in first["settings"].items() if name not in OF_A_RUN}
     return {
         "network": seeds.name,
+        "about": about,
         "model": first.get("model", {}),
         "data": {name: first["data"][name] for name in ("name", "num_train", "num_test", "image_shape", "scaling")},
         "seeds": [record["settings"]["seed"] for record in seeds.records],
@@ -198,7 +202,7 @@ def _ensemble(seeds: Seeds, data_root: Path | None) -> Any:
             start={**point.weights, **point.unsampled},
             seed=plan.settings.seed,
         )
-        fits.append(replace(fit, convergence=type(fit.convergence)(**point.convergence), losses=point.losses.numpy()))
+        fits.append(point.lend_training_to(fit))
     return wiu.to_inference_data(
         ensemble_of(fits),
         data=plan.test.tensors,
@@ -207,3 +211,22 @@ def _ensemble(seeds: Seeds, data_root: Path | None) -> Any:
         model_name=plan.script.name,
         data_name=plan.test.name,
     )
+
+
+def write_findings(out: Path) -> list[Path]:
+    """Write what all tables of a folder say, for the documentation: ``findings.rst``, and ``brief.rst`` in short.
+
+    Parameters
+    ----------
+    out : Path
+
+    Returns
+    -------
+    list of Path
+    """
+    answers, paths = read_answers(out), []
+    for name, brief in {"findings.rst": False, "brief.rst": True}.items():
+        with written_aside(out / name) as aside:
+            aside.write_text(findings_rst(answers, brief=brief), encoding="utf-8")
+        paths.append(out / name)
+    return paths

@@ -29,7 +29,8 @@ def answers(
 ) -> None:
     """Ask every question of a sweep's posteriors, seeds joined, and keep the answers as small tables.
 
-    Writes OUT/<network>/<posterior>/<table>.nc.gz, which wiu_pyro.report.read_answers reads. Runs that differ by their
+    Writes OUT/<network>/<posterior>/<table>.nc.gz, which wiu_pyro.report.read_answers reads, and what they say in words,
+    OUT/findings.rst and OUT/brief.rst. Runs that differ by their
     seed alone are one posterior with the seeds along chain; their point estimates are one more, the deep ensemble.
 
     [bold]Examples[/bold]
@@ -38,7 +39,7 @@ def answers(
 
     wiu answers sweeps/mnist -o answers --interventions
     """
-    from wiu_pyro.cli.answers import groups_of_seeds, write_answers
+    from wiu_pyro.cli.answers import groups_of_seeds, write_answers, write_findings
     from wiu_pyro.cli.answers_interventions import InterventionOptions, write_interventions
 
     options = InterventionOptions(ood=ood, images=images, num_samples=num_samples)
@@ -47,3 +48,5 @@ def answers(
             print(write_answers(seeds, out, data_root=data_root))
         if interventions:
             print(write_interventions(seeds, out, options, data_root=data_root))
+    for path in write_findings(out):
+        print(path)

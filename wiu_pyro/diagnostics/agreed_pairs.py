@@ -49,8 +49,10 @@ def agreed_pairs_statement(tables: Mapping[str, xr.Dataset]) -> str:
     against = (values == 1).any(axis=0) & (values == -1).any(axis=0)
     same = [_said(pair, 1 if above else -1) for pair, above, below in zip(pairs, up, down) if above or below]
     names = ", ".join(signs)
-    text = f"Of {several.sum()} pairs of layers {len(same) or 'none'} differ{'s' if len(same) == 1 else ''} in "
-    text += f"conditional contraction the same way by all of {names}{': ' + '; '.join(same) if same else ''}."
+    number, verb = len(same) or "none", "differs" if len(same) == 1 else "differ"
+    of = f"{several.sum()} pair{'' if several.sum() == 1 else 's'} of layers"
+    text = f"Of {of} {number} {verb} in conditional contraction the same way by all of {names}"
+    text += f"{': ' + '; '.join(same) if same else ''}."
     if against.any():
         which = "; ".join(pair for pair, odd in zip(pairs, against) if odd)
         text += f" The posteriors contradict each other, beyond what seeds differ by, on {against.sum()}: {which}."

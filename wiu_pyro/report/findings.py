@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import xarray as xr
 
 from wiu_pyro import diagnostics
+from wiu_pyro.errors import DataError, near_matches
 from wiu_pyro.report.answers import Answers
 from wiu_pyro.report.captions import opening
 
-__all__ = ["FINDINGS", "Finding", "findings", "findings_rst"]
+__all__ = ["QUESTIONS", "Finding", "findings", "findings_rst"]
+
+UNSETTLED = "The fit had not converged"  # said with the posterior's name instead
+QUESTIONS = {
+    "between_layers": "Do the layers differ in their uncertainty?",
+    "within_layer": "Do the weights within a layer differ, and along what?",
+    "during_training": "How does it move during the training, and when has a layer converged?",
+    "weight_size": "What has the size of a weight to do with its uncertainty?",
+    "pruning": "Which weights stay unidentified, and how many can be pruned?",
+    "last_layer": "Is it enough to be Bayesian in the last layer?",
+}
 
 
 @dataclass(frozen=True)
 class _Source:
-    """One table of an answer: its name, its statement, and how many sentences of it are the opening."""
+    """One table of an answer: its name, its statement, how many sentences of it are the opening, and one a layer."""
 
     table: str
     say: Callable[[xr.Dataset], str]
     sentences: int = 1
+    by_layer: bool = False
+
+
+SOURCES = {
+    "between_layers": (_Source("between_layers", diagnostics.between_statement, 2),),
+    "within_layer": (_Source("within_layer", diagnostics.within_statement, by_layer=True),),
+    "during_training": (_Source("convergence", diagnostics.convergence_statement),),
+    "weight_size": (_Source("magnitude_conditional", diagnostics.magnitude_statement),),
+    "pruning": (
+        _Source("identification_conditional", diagnostics.identification_statement, 2),
+        _Source("pruning", diagnostics.pruning_statement),
+    ),
+    "last_layer": (_Source("stochastic_layers", diagnostics.stochastic_layers_statement, 2),),
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +56,7 @@ class Finding:
     ----------
     network : str
     posteriors : tuple of str
-        Those whose statements open with the same words.
+        Those whose statements open with the same words; marked where a fit had not converged.
     text : str
     """
 
@@ -39,76 +64,97 @@ class Finding:
     posteriors: tuple[str, ...]
     text: str
 
-
-FINDINGS: dict[str, tuple[_Source, ...]] = {
-    "Do the layers differ in their uncertainty?": (_Source("between_layers", diagnostics.between_statement, 2),),
-    "Do the weights within a layer differ, and along what?": (_Source("within_layer", diagnostics.within_statement),),
-    "How does it move during the training, and when has a layer converged?": (
-        _Source("convergence", diagnostics.convergence_statement),
-    ),
-    "What has the size of a weight to do with its uncertainty?": (
-        _Source("magnitude_conditional", diagnostics.magnitude_statement),
-    ),
-    "Which weights stay unidentified, and how many can be pruned?": (
-        _Source("identification_conditional", diagnostics.identification_statement, 2),
-        _Source("pruning", diagnostics.pruning_statement),
-    ),
-    "Is it enough to be Bayesian in the last layer?": (
-        _Source("stochastic_layers", diagnostics.stochastic_layers_statement, 2),
-    ),
-}
+    def __str__(self) -> str:
+        return f"{self.network}, {', '.join(self.posteriors)}: {self.text}"
 
 
-def findings(answers: Answers, question: str) -> list[Finding]:
+def findings(answers: Answers, question: str, network: str | None = None, *, brief: bool = False) -> list[Finding]:
     """Return what was found, network by network; posteriors that say the same are one finding.
 
     Parameters
     ----------
     answers : Answers
     question : str
-        One of `FINDINGS`.
+        One of `QUESTIONS`.
+    network : str, optional
+        One network alone.
+    brief : bool
+        One sentence each.
 
     Returns
     -------
     list of Finding
+
+    Raises
+    ------
+    DataError
+        If the question is unknown.
     """
+    if question not in SOURCES:
+        raise DataError(f"Unknown question '{question}'. {near_matches(question, list(SOURCES))}")
     found = []
-    for network in answers.networks:
-        for source in FINDINGS[question]:
+    for name in answers.networks if network is None else [network]:
+        if question == "between_layers":
+            found += _agreed(answers, name)
+        for source in SOURCES[question]:
             said: dict[str, list[str]] = {}
-            for posterior, table in answers.tables(network, source.table).items():
-                said.setdefault(opening(source.say(table), source.sentences), []).append(posterior)
-            found += [Finding(network, tuple(who), text) for text, who in said.items()]
+            for posterior, table in answers.tables(name, source.table).items():
+                mark = " (not converged)" if table.attrs.get("converged") == "no" else ""
+                said.setdefault(_opened(source, table, brief=brief), []).append(f"{posterior}{mark}")
+            found += [Finding(name, tuple(who), text) for text, who in said.items()]
     return found
 
 
-def findings_rst(answers: Answers, pages: Mapping[str, str] | None = None) -> str:
-    """Return all findings as reStructuredText, question by question.
+def _opened(source: _Source, table: xr.Dataset, *, brief: bool) -> str:
+    if brief:
+        return opening(source.say(table))
+    more = _layers_split(table) if source.by_layer else 0
+    return opening(source.say(table).split(f" {UNSETTLED}")[0], source.sentences + more)
+
+
+def _layers_split(table: xr.Dataset) -> int:
+    """Return how many layers the statement has a sentence on."""
+    known = table["share"].notnull()
+    return int(known.any([dim for dim in known.dims if dim != "layer"]).sum())
+
+
+def _agreed(answers: Answers, network: str) -> list[Finding]:
+    """Return what all posteriors together say of the pairs of layers; nothing where only one can speak."""
+    try:
+        text = diagnostics.agreed_pairs_statement(answers.tables(network, "between_layers"))
+    except DataError:
+        return []
+    return [Finding(network, ("all posteriors",), text)]
+
+
+def findings_rst(answers: Answers, *, brief: bool = False, pages: str = "/tutorials") -> str:
+    """Return all findings as reStructuredText, question by question, each with a link to its page.
 
     Parameters
     ----------
     answers : Answers
-    pages : mapping of str to str, optional
-        Documents of the docs to link to, by question.
+    brief : bool
+        One sentence each.
+    pages : str
+        Folder of the pages, which are named as the questions are.
 
     Returns
     -------
     str
     """
+    called = {name: str(answers.record(name).get("about") or name).rstrip(".") for name in answers.networks}
     lines: list[str] = []
-    for question in FINDINGS:
-        page = (pages or {}).get(question)
-        lines += [f".. rubric:: {question}", ""]
+    for key, question in QUESTIONS.items():
+        lines += [f"**{question}** :doc:`The answer with figures <{pages}/{key}>`", ""]
         for network in answers.networks:
-            own = [one for one in findings(answers, question) if one.network == network]
-            lines += [f"``{network}``", ""] if own else []
+            own = findings(answers, key, network, brief=brief)
+            lines += [f"*{_escaped(called[network])}*", ""] if own else []
             lines += [line for one in own for line in (f"- {_names(one.posteriors)}: {_escaped(one.text)}", "")]
-        lines += [f"More: :doc:`{page}`.", ""] if page else []
     return "\n".join(lines)
 
 
 def _names(posteriors: Sequence[str]) -> str:
-    return ", ".join(f"**{name}**" for name in posteriors)
+    return ", ".join(posteriors)
 
 
 def _escaped(text: str) -> str:
