@@ -201,6 +201,15 @@ def test_file_and_table_say_that_the_prior_is_improper():
     assert "up to a constant" in table["kl"].attrs["kl_note"]
 
 
+def test_track_has_no_figures_relative_to_a_prior_without_sd():
+    model, data, guide = guided()
+    fit = wiu.fit(model, guide, data, epochs=2, track="epoch")
+    assert np.isnan(fit.track.figures["contraction"]).all()
+    table = wiu.diagnostics.layer_uncertainty(wiu.to_inference_data(fit, data, num_samples=3))
+    np.testing.assert_allclose(fit.track.figures["kl"][-1], table["kl"].values, rtol=1e-5)
+    np.testing.assert_allclose(fit.track.figures["snr_q50"][-1], table["snr_q50"].values, rtol=1e-4)
+
+
 def test_pruning_ranks_by_noise_and_says_why_priors_do_not():
     model, data, guide = guided()
     fit = wiu.fit(model, guide, data, epochs=0)

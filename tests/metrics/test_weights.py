@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from wiu_pyro.errors import DataError
-from wiu_pyro.metrics import contraction, effective_parameters, kl_normal, signal_to_noise
+from wiu_pyro.metrics import contraction, effective_parameters, kl_normal, layer_figures, signal_to_noise
 
 SCALE = st.floats(0.01, 100)
 
@@ -68,3 +68,11 @@ def test_an_sd_that_is_none_is_refused(bad):
 def test_a_prior_sd_that_is_not_positive_is_refused(bad):
     with pytest.raises(DataError, match="prior_sd must be finite and > 0"):
         kl_normal([0.0], [1.0], prior_sd=bad)
+
+
+def test_layer_figures_against_an_improper_prior_have_what_needs_no_prior():
+    mean, sd = np.array([1.0, -2.0, 3.0]), np.array([0.5, 0.5, 0.0])
+    found = layer_figures(mean, sd, prior_sd=np.array([np.nan, np.nan, 1.0]), sd_conditional=sd)
+    assert (found["snr_q50"], found["sd_q50"], found["num_uncertain"]) == (2.0, 0.5, 2)
+    for name in ("sd_to_prior", "contraction", "effective", "conditional_sd_to_prior", "conditional_contraction"):
+        assert np.isnan(found[name])

@@ -99,8 +99,8 @@ def assess(
             False,
             changes[worst],
             threshold,
-            f"too few steps: at this learning rate they move a parameter by about {reach:.2g} at most, and a log sd "
-            f"needs {travel:.2g} from its start to the prior's.",
+            f"too few steps: at this learning rate they move a parameter by about {reach:.2g} at most, and a log "
+            f"scale needs {travel:.2g} from its start to where it belongs if the data say nothing.",
         )
     converged = changes[worst] < threshold
     detail = (

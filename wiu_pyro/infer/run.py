@@ -96,7 +96,8 @@ class Run:
         else:
             found = torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
         if self.config.log_scale_rate != 1:
-            log_scales = [value for name, value in self.guide.named_parameters() if "scale" in name.partition(".")[0]]
+            named = [(name.partition(".")[0], value) for name, value in self.guide.named_parameters()]
+            log_scales = [value for name, value in named if "scale" in name or "variance" in name]
             give_own_rate(found, log_scales, self.config.log_scale_rate)
         return found
 

@@ -141,6 +141,8 @@ class Tracker:
         if self.around_point is not None:
             guide = self._approximated(tuple(torch.cat(parts) for parts in zip(*data, strict=True)))
             structure = guide.structure
+        elif getattr(guide, "has_own_prior", False):
+            structure = guide.structure
         elif isinstance(guide, NetworkGuide) and guide.prior_scales:
             structure = scaled_structure(structure, guide.prior_scales)
         form = closed_form(guide, structure)
