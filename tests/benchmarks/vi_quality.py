@@ -1,0 +1,230 @@
+"""How good the networks of mean-field VI are: ``python -m tests.benchmarks.vi_quality mnist_mlp``.
+
+Each seed trains a point estimate and, from its weights, a mean-field posterior under a zero-mean prior that is fixed
+before any data are seen: each weight's scale is one of seven from 0.0025 to 0.63, a constant ratio apart and equally
+likely; biases are N(0, 1). No augmentation, temperature 1, all of the KL's weight from the warm-up's end on.
+Predictions are the mean softmax over networks drawn; out of distribution are the letters of notMNIST, scored by the
+largest class probability. A run that was stopped goes on from its cache, with its time added up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import threading
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import nn
+
+import wiu_pyro as wiu
+from tests.benchmarks.cases import NETWORKS, networks
+from tests.benchmarks.quality import scores
+from wiu_pyro.datasets import load
+from wiu_pyro.guides.mixture_kl import mixture_kl
+from wiu_pyro.infer.convergence import assess
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+SCALES = tuple(0.0025 * (0.63 / 0.0025) ** (step / 6) for step in range(7))
+PRIOR = {"*.weight": wiu.nn.NormalMixture(SCALES, (1 / 7,) * 7), "*.bias": wiu.nn.Normal(1.0)}
+POINT_EPOCHS = 8
+DRAWS = 100
+COLUMNS = {  # name in the table: decimals
+    "error %": 2, "NLL": 4, "ECE": 4, "AUROC": 2, "KL": 3, "-ELBO": 3, "least KL": 3, "change %": 3,
+    "change above %": 2, "minutes": 1, "CPU minutes": 1, "GB": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the posterior is trained.
+
+    Attributes
+    ----------
+    epochs, kl_warmup, batch_size : int
+    learning_rate, log_scale_rate : float
+        As in `FitConfig`.
+    init_scale : float
+        Initial sd as a fraction of the prior's.
+    """
+
+    epochs: int
+    kl_warmup: int = 6
+    batch_size: int = 250
+    learning_rate: float = 2e-3
+    log_scale_rate: float = 2.0
+    init_scale: float = 0.04
+
+
+RECIPES = {"mnist_mlp": Recipe(epochs=80), "mnist_lenet": Recipe(epochs=80)}
+
+
+class Clock:
+    """Wall-clock and processor time of a block, added up in a file every few seconds: a killed run's counts too.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.before = json.loads(path.read_text()) if path.exists() else [0.0, 0.0]
+        self.over = threading.Event()
+
+    def spent(self) -> list[float]:
+        """Return seconds by the wall clock and of the processor."""
+        now = time.perf_counter(), time.process_time()
+        return [old + new - start for old, new, start in zip(self.before, now, self.start, strict=True)]
+
+    def __enter__(self) -> Clock:
+        self.start = time.perf_counter(), time.process_time()
+        self.thread = threading.Thread(target=self._keep, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.over.set()
+        self.thread.join()
+        self._write()
+
+    def _keep(self) -> None:
+        while not self.over.wait(5):
+            self._write()
+
+    def _write(self) -> None:
+        self.path.write_text(json.dumps(self.spent()))
+
+
+def point_estimate(net: nn.Module, train: Pair, *, epochs: int, generator: torch.Generator) -> None:
+    """Train a plain network by Adam, its learning rate falling from 1e-3 to 0 along a cosine."""
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+    total, step = epochs * (len(train[0]) // 128), 0
+    for _ in range(epochs):
+        for rows in torch.randperm(len(train[0]), generator=generator).split(128)[: total // epochs]:
+            optimiser.param_groups[0]["lr"] = 0.5e-3 * (1 + math.cos(math.pi * step / total))
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(net(train[0][rows]), train[1][rows]).backward()
+            optimiser.step()
+            step += 1
+
+
+def least_kl(num_weights: int) -> float:
+    """Return the KL of a network whose weights all have the sd nearest to the prior: no data can make it less."""
+    log_scale = torch.linspace(-9, 0, 2001, dtype=torch.float64)
+    grid = torch.full((7,), 1 / 7, dtype=torch.float64), torch.tensor(SCALES[::-1], dtype=torch.float64)
+    each = min(mixture_kl(torch.zeros(1, dtype=torch.float64), one[None], grid).item() for one in log_scale)
+    return each * num_weights
+
+
+def figures(fit: wiu.infer.Fit, train: Pair) -> dict[str, float]:
+    """Return KL and −ELBO per image with their least, and how much −ELBO still changed, in per cent."""
+    guide, num_data = fit.guide, len(train[0])
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        kl = guide.kl_divergence().item()
+        losses = [guide.negative_elbo(x, y).item() for x, y in zip(*(part.split(1000) for part in train), strict=True)]
+    weights = [value.numel() for name, value in fit.point_estimate.items() if name.endswith("weight")]
+    floor, settings = least_kl(sum(weights)), fit.settings
+    counted = fit.losses[settings["kl_warmup"] :]
+    full = len(fit.losses) - math.floor(0.3 * len(fit.losses)) - settings["kl_warmup"]
+    above = assess([loss - floor for loss in counted], full_rate_epochs=full)
+    return {
+        "KL": kl / num_data,
+        "-ELBO": float(np.mean(losses)) / num_data,
+        "least KL": floor / num_data,
+        "change %": 100 * fit.convergence.change,
+        "change above %": 100 * above.change,
+        "converged": bool(fit.convergence.converged),
+    }
+
+
+def fitted(network: str, seed: int, train: Pair, *, recipe: Recipe, cache: Path) -> tuple[wiu.infer.Fit, list[float]]:
+    """Return the posterior of a seed, and the seconds it took by the wall clock and of the processor."""
+    cache.mkdir(parents=True, exist_ok=True)
+    place, point = cache / f"{network}_{recipe.epochs}_{seed}", cache / f"{network}_point_{seed}.pt"
+    torch.manual_seed(seed)
+    net, _ = networks(network)
+    with Clock(place.with_suffix(".seconds")) as clock:
+        if point.exists():
+            net.load_state_dict(torch.load(point))
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            point_estimate(net, train, epochs=POINT_EPOCHS, generator=generator)
+            torch.save(net.state_dict(), point)
+        model = wiu.nn.BayesianNetwork(net, prior=PRIOR, num_data=len(train[0]))
+        guide = wiu.guides.AutoMeanField(model, scale_indicators=True, init_scale=recipe.init_scale)
+        fit = wiu.fit(
+            model,
+            guide,
+            train,
+            epochs=recipe.epochs,
+            seed=seed,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            log_scale_rate=recipe.log_scale_rate,
+            kl_warmup=recipe.kl_warmup,
+            checkpoint=place.with_suffix(".checkpoint"),
+        )
+    return fit, clock.spent()
+
+
+def row(network: str, seed: int, train: Pair, sets: tuple[Pair, Pair], *, recipe: Recipe, cache: Path) -> dict:
+    """Return the figures of one seed, from the cache where they stand there."""
+    path = cache / f"{network}_{recipe.epochs}_{seed}.json"
+    if not path.exists():
+        fit, (wall, processor) = fitted(network, seed, train, recipe=recipe, cache=cache)
+        torch.save(fit.guide.state_dict(), path.with_suffix(".pt"))
+        known, unknown = (wiu.infer.predict(fit, (x,), num_samples=DRAWS, seed=seed).mean for x, _ in sets)
+        found = scores(known, sets[0][1].numpy(), unknown) | figures(fit, train)
+        found |= {"minutes": wall / 60, "CPU minutes": processor / 60, "losses": fit.losses.tolist()}
+        found["GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        path.write_text(json.dumps(found))
+    return json.loads(path.read_text())
+
+
+def table(rows: dict[int, dict[str, float]]) -> str:
+    """Return the figures of each seed, and their mean and standard deviation over seeds."""
+    lines = [f"{'':<10}" + "".join(f"{name:>16}" for name in COLUMNS) + f"{'converged':>12}"]
+    for seed, found in rows.items():
+        cells = "".join(f"{found[name]:>16.{digits}f}" for name, digits in COLUMNS.items())
+        lines.append(f"{f'seed {seed}':<10}{cells}{'yes' if found['converged'] else 'no':>12}")
+    if len(rows) > 1:
+        for label, reduce in (("mean", np.mean), ("sd", lambda values: np.std(values, ddof=1))):
+            cells = (
+                f"{reduce([found[name] for found in rows.values()]):>16.{digits}f}" for name, digits in COLUMNS.items()
+            )
+            lines.append(f"{label:<10}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train, predict, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help="other than the recipe's")
+    parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks"), help="where runs and their figures lie")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    recipe = RECIPES[options.network]
+    if options.epochs is not None:
+        recipe = Recipe(epochs=options.epochs)
+    train, test, letters = (
+        load(name, split=split).tensors for name, split in (("mnist", "train"), ("mnist", "test"), ("notmnist", "test"))
+    )
+    found: dict[int, dict[str, float]] = {}
+    for seed in options.seeds:
+        found[seed] = row(options.network, seed, train, (test, letters), recipe=recipe, cache=options.cache)
+        print(f"\n{options.network}, {recipe}\n{table(found)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
