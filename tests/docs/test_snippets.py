@@ -4,6 +4,7 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pyro
 import pytest
 import torch
 
@@ -74,3 +75,15 @@ def test_new_diagnostic_finds_every_sign_undecided_under_the_prior(undecided_sig
 def test_new_diagnostic_refuses_a_level_outside_its_range(undecided_signs, level):
     with pytest.raises(SchemaError, match="level above 0 and at most 0.5"):
         undecided_signs(synthetic().idata, level=level)
+
+
+@pytest.mark.training
+def test_network_of_pyros_tutorials_trains_under_the_handler_and_predicts_without():
+    train = runpy.run_path(str(SNIPPETS / "tutorial_network.py"))["train"]
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    x = torch.randn(40, 3)
+    y = x.sum(1)
+    losses, predictive = train(x, y, num_hidden=8, num_steps=200)
+    assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
+    assert predictive(x)["obs"].shape == (100, 40)

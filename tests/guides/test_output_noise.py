@@ -218,3 +218,42 @@ def test_layer_called_twice_is_refused_with_the_way_out():
     other = AutoMeanField(model, estimator="reparam")
     other.setup(batch)
     assert other.negative_elbo(*batch).isfinite()
+
+
+class Last(nn.Module):
+    def forward(self, output: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return output[0][:, -1]
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attend(x, x, x)[0][:, 0]
+
+
+OTHER_NETWORKS = {
+    "recurrent": (lambda: nn.Sequential(nn.LSTM(4, 3, batch_first=True), Last()), torch.rand(6, 5, 4)),
+    "attention": (lambda: nn.Sequential(Attention(), nn.Linear(4, 3)), torch.rand(6, 5, 4)),
+    "embedding": (
+        lambda: nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(6, 3)),
+        torch.arange(12).view(6, 2) % 7,
+    ),
+    "norm": (lambda: nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 3)), torch.rand(6, 4)),
+    "transposed": (lambda: nn.Sequential(nn.ConvTranspose1d(1, 3, 2), nn.Tanh(), Total()), torch.rand(6, 1, 4)),
+}
+
+
+@pytest.mark.parametrize("estimator", ["local", "flipout"])
+@pytest.mark.parametrize("name", OTHER_NETWORKS)
+def test_layers_of_another_kind_draw_their_weights(name, estimator):
+    make, x = OTHER_NETWORKS[name]
+    guide = AutoMeanField(BayesianNetwork(make(), num_data=6), estimator=estimator)
+    batch = (x, torch.arange(6) % 3)
+    guide.setup(batch)
+    torch.autograd.backward(guide.negative_elbo(*batch))
+    assert guide.loc.grad.isfinite().all()
+    moved = [place for _, place, _ in guide.sites() if not guide.log_scale.grad[place].any()]
+    assert not moved

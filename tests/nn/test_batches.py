@@ -15,6 +15,7 @@ from torch.utils.data import (
 
 from wiu_pyro.errors import DataError
 from wiu_pyro.nn import as_batches
+from wiu_pyro.nn.batches import _resident
 
 X, Y = torch.arange(10.0)[:, None], torch.arange(10)
 SET = TensorDataset(X, Y)
@@ -100,3 +101,27 @@ def test_loader_without_a_batch_is_refused():
 def test_length_of_a_stream_is_refused_with_the_way_out():
     with pytest.raises(DataError, match="IterableDataset without a length"):
         len(as_batches(DataLoader(Stream(), batch_size=4)))
+
+
+class Moved:
+    """Stands for a tensor that says where it was moved."""
+
+    def __init__(self) -> None:
+        self.device, self.to = torch.device("cpu"), lambda device: (self, device)
+
+    def numel(self) -> int:
+        return 10
+
+    def element_size(self) -> int:
+        return 4
+
+
+@pytest.mark.parametrize(("free", "moved"), [(160, True), (159, False)])
+def test_data_go_to_a_gpu_at_once_where_they_fit_into_a_quarter_of_its_free_memory(monkeypatch, free, moved):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1000))
+    part, gpu = Moved(), torch.device("cuda", 0)
+    assert _resident((part,), gpu) == (((part, gpu),) if moved else (part,))
+
+
+def test_data_stay_where_they_are_on_the_cpu():
+    assert as_batches((X, Y), device=torch.device("cpu")).source[0] is X

@@ -177,3 +177,30 @@ def test_labels_at_several_positions_are_refused_with_the_shape_that_came():
     model = BayesianNetwork(nn.Conv2d(1, 3, 3))
     with pytest.raises(ModelError, match=r"one label for each datum.*gave \(2, 3, 4, 4\).*mean-field VI"):
         model(torch.ones(2, 1, 6, 6), torch.zeros(2, 4, 4).long())
+
+
+LABELS = {
+    "categorical": (3, torch.tensor([0, 1, 2, 0, 1, 2])),
+    "bernoulli": (3, torch.rand(6, 3, generator=torch.Generator().manual_seed(2)).round()),
+    "normal": (3, torch.randn(6, 3, generator=torch.Generator().manual_seed(3))),
+}
+
+
+@pytest.mark.parametrize("likelihood", LABELS)
+def test_log_likelihood_is_what_the_observed_site_gets_under_pyro(likelihood):
+    outputs, y = LABELS[likelihood]
+    model = BayesianNetwork(nn.Linear(4, outputs), likelihood=likelihood, num_data=60)
+    draws = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        draws.append({name: prior.sample() for name, prior in model.prior_distributions().items()})
+        if likelihood == "normal":
+            draws[-1]["noise_scale"] = torch.tensor(0.5 + seed)
+    wanted = []
+    for weights in draws:
+        trace, _ = run_at(model, weights, (X, y))
+        trace.compute_log_prob()
+        wanted.append(trace.nodes["obs"]["log_prob_sum"])
+        torch.testing.assert_close(model.log_likelihood(weights, X, y), wanted[-1])
+    stacked = {name: torch.stack([weights[name] for weights in draws]) for name in draws[0]}
+    torch.testing.assert_close(model.log_likelihood(stacked, X, y), torch.stack(wanted))

@@ -14,6 +14,7 @@ from wiu_pyro.errors import DataError
 __all__ = ["Batches", "as_batches"]
 
 Batch = tuple[torch.Tensor, ...]
+RESIDENT_SHARE = 0.25  # of a GPU's free memory, for the data
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def as_batches(
     generator : Generator, optional
         Shuffle in each pass.
     device : device, optional
-        Where batches are moved.
+        Where batches are moved; tensors go to a GPU once, where they fit into a quarter of its free memory.
 
     Returns
     -------
@@ -116,7 +117,7 @@ def as_batches(
         data = (data,)
     if isinstance(data, list | tuple) and data and all(isinstance(part, torch.Tensor) for part in data):
         _check_tensors(tuple(data))
-        return Batches(tuple(data), batch_size, generator, device)
+        return Batches(_resident(tuple(data), device), batch_size, generator, device)
     if isinstance(data, DataLoader):
         return Batches(data, batch_size, None, device)
     if isinstance(data, Dataset):
@@ -134,6 +135,15 @@ def as_batches(
         f"Data must be a DataLoader, a Dataset or tensors (x, y), but are a {kind}. "
         "Pass for example (images, labels), both as torch.Tensor."
     )
+
+
+def _resident(tensors: Batch, device: torch.device | None) -> Batch:
+    """Move all data to a GPU once, where they take a small part of its memory; else batches are moved as they come."""
+    if device is None or device.type != "cuda" or all(part.device == device for part in tensors):
+        return tensors
+    needed = sum(part.numel() * part.element_size() for part in tensors)
+    free, _ = torch.cuda.mem_get_info(device)
+    return tuple(part.to(device) for part in tensors) if needed <= RESIDENT_SHARE * free else tensors
 
 
 def _check_tensors(tensors: Batch) -> None:
