@@ -54,7 +54,8 @@ class AutoSWAG(PointTrained):
     optimiser : {"sgd", "adam"}
         Of the trajectory.
     trajectory_rate : float, optional
-        Its learning rate: of SGD relative to the mean loss of a datum, 0.01 when None; of Adam 0.001 when None.
+        Its learning rate: of SGD relative to the mean loss of a datum, 0.01 when None; of Adam 0.001 when
+        None. The larger, the wider the Gaussian: choose it by held-out data.
     momentum : float
         Of SGD.
     init_loc_fn : callable, optional
