@@ -77,6 +77,16 @@ def test_dims_and_dtypes_are_those_of_the_contract(kfac: Any) -> None:
         assert (array.dims, str(array.dtype)) == (tuple(dims.split()), dtype), (group, name)
 
 
+def test_attributes_name_the_training_without_what_was_left_at_none() -> None:
+    model = make_model()
+    recipe = {"kl_warmup": 2, "log_scale_rate": 2.0, "max_norm": 1e3, "schedule": "cosine"}
+    fit = wiu.fit(model, wiu.guides.AutoMeanField(model), make_data(), epochs=5, **recipe)
+    attrs = wiu.to_inference_data(fit, num_samples=2)["posterior"].attrs
+    found = {name.removeprefix("training_"): value for name, value in attrs.items() if name.startswith("training_")}
+    plain = {"epochs": 5, "kept_epochs": 5, "batch_size": 128, "batches_per_epoch": 1, "learning_rate": 1e-3}
+    assert found == recipe | plain | {"precision": "float32", "num_processes": 1}
+
+
 def test_the_attributes_say_what_was_fitted(kfac: Any, fits: dict[str, Any]) -> None:
     found, fit = attrs(kfac), fits["AutoKFACLaplace"]
     expected = {

@@ -23,8 +23,6 @@ from wiu_pyro.infer.fit_checkpoint import training_path
 from wiu_pyro.infer.training import Training
 from wiu_pyro.nn import BayesianNetwork, Normal
 
-pytestmark = pytest.mark.filterwarnings("ignore:The parameters are averaged:UserWarning")
-
 ONLINE = PriorTuning(when="online", per="layer")
 BY_CLOSED_FORM = PriorTuning("empirical-bayes", per="layer", when="online", burn_in=2)
 FITS = {

@@ -14,12 +14,28 @@ import torch
 from wiu_pyro.errors import GuideError
 from wiu_pyro.export.files import plain_attrs
 from wiu_pyro.export.sources import Source
-from wiu_pyro.guides import known_guides, log_marginal_likelihood
+from wiu_pyro.guides import AutoBlockNormal, known_guides, log_marginal_likelihood
 from wiu_pyro.nn import Prior, describe_prior
 from wiu_pyro.schema import SCHEMA_VERSION
 
 __all__ = ["posterior_attrs"]
 
+RECIPE = (  # settings of a fit that its file names
+    "epochs",
+    "kept_epochs",
+    "batch_size",
+    "batches_per_epoch",
+    "learning_rate",
+    "schedule",
+    "rate_warmup",
+    "log_scale_rate",
+    "kl_warmup",
+    "max_norm",
+    "average",
+    "patience",
+    "precision",
+    "num_processes",
+)
 PACKAGES = {"wiu_pyro": "wiu_pyro", "torch": "torch", "pyro": "pyro-ppl", "arviz": "arviz"}
 
 
@@ -57,6 +73,7 @@ def posterior_attrs(source: Source, *, labels: Mapping[str, str]) -> dict[str, A
         "seed": seed,
         "draw_seed": source.seed,
         "temperature": float(getattr(guide, "temperature", 1.0)),
+        **_training(source),
         **_convergence(source),
         **dict(getattr(guide, "notes", {})),
         "prediction_default": getattr(guide, "default_predictive", "sampled"),
@@ -136,21 +153,31 @@ def _tuned_prior(guide: Any) -> dict[str, Any]:
     record = getattr(guide, "prior_record", None)
     if record is None:
         return {}
+    found = {
+        "prior_tuned": record.describe(),
+        "prior_trained_with": "yes" if record.consistent else "no: the weights were trained under another prior",
+    }
+    if not isinstance(guide, AutoBlockNormal):  # the ELBO alone is known, a bound on it
+        return found
     try:
         with torch.no_grad():
             evidence = log_marginal_likelihood(guide).item()
     except GuideError:  # the curvature saw no labels
         evidence = math.nan
-    return {
-        "prior_tuned": record.describe(),
-        "prior_trained_with": "yes" if record.consistent else "no: the weights were trained under another prior",
-        "log_marginal_likelihood": evidence,
-    }
+    return found | {"log_marginal_likelihood": evidence}
 
 
 def _num_data(source: Source) -> int | float:
     num_data = float(source.structure.num_data)
     return round(num_data) if math.isclose(num_data, round(num_data), rel_tol=1e-6) else num_data
+
+
+def _training(source: Source) -> dict[str, Any]:
+    """Return how the fit was trained, without what was left at none."""
+    settings = {} if source.fit is None else source.fit.settings
+    if not settings.get("epochs"):  # none of its own
+        return {}
+    return {f"training_{name}": settings[name] for name in RECIPE if settings.get(name) not in (None, 0, 0.0)}
 
 
 def _convergence(source: Source) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class FitConfig:
     average : float
         Over this last part of the steps, a fraction from 0 to 1, the parameters are averaged (Polyak and Juditsky
         1992), and the average is what the fit ends with. Best with ``schedule="constant"``, whose end is a cloud
-        around the optimum. Losses are those of the steps.
+        around the optimum. Losses are those of the steps; running statistics are computed anew.
     patience : int or None
         Stop when the held-out negative log-likelihood, after all KL weight is on, has not fallen for so many epochs,
         and keep the epoch where it was least.

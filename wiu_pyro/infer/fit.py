@@ -30,7 +30,7 @@ from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.run import Run
 from wiu_pyro.infer.seeding import seeded
 from wiu_pyro.infer.training import Training
-from wiu_pyro.nn import as_batches, complete_num_data, unsampled
+from wiu_pyro.nn import Batches, as_batches, complete_num_data, unsampled
 
 __all__ = ["Fit", "fit"]
 
@@ -104,7 +104,7 @@ def fit(
         run = Run(model, guide, config=config, structure=structure, device=device)
         begin = {**start.point_estimate, **start.unsampled} if isinstance(start, Fit) else start
         run.prepare(batches, begin)
-        settings = _settings(guide, config, epochs=epochs, device=str(device), batches_per_epoch=len(batches))
+        settings = _settings(run, batches, epochs=epochs)
         file = training_file(run, batches, settings={**settings, "seed": seed}, start=begin, validation=validation)
         training = Training(run, batches, epochs=epochs, validation=validation)
         training.least_travel = guide.least_travel() if is_new else 0.0
@@ -136,9 +136,10 @@ def fit(
     return found
 
 
-def _settings(guide: AutoGuide, config: FitConfig, *, epochs: int, **found: Any) -> dict[str, Any]:
-    """Return all settings of a fit as plain values; `found` are those that came out otherwise than asked for."""
-    return {"guide": type(guide).__name__, "epochs": epochs, **asdict(config), **found}
+def _settings(run: Run, batches: Batches, *, epochs: int) -> dict[str, Any]:
+    """Return all settings of a fit as plain values, defaults as they came out."""
+    found = {"device": str(run.device), "batches_per_epoch": len(batches), "learning_rate": run.learning_rate}
+    return {"guide": type(run.guide).__name__, "epochs": epochs, **asdict(run.config), **found}
 
 
 def _assessed(training: Training) -> Convergence:

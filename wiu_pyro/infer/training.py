@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -13,6 +12,7 @@ from torch import nn
 from wiu_pyro.errors import FitError, GuideError
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.prior_scales import PriorTuning, read_tuning
+from wiu_pyro.guides.running_statistics import recompute_running_statistics
 from wiu_pyro.infer.averaged_parameters import AveragedParameters
 from wiu_pyro.infer.early_stopping import EarlyStopping
 from wiu_pyro.infer.empirical_bayes import EmpiricalBayes
@@ -89,7 +89,6 @@ class Training:
         if config.patience is not None:
             self.stopping = EarlyStopping(config.patience, config.kl_warmup)
         if config.average:
-            _warn_of_running_statistics(run)
             first = schedule.total - max(1, round(config.average * schedule.total))
             self.averaged = AveragedParameters(self.parameters, first)
 
@@ -182,6 +181,7 @@ class Training:
         """Let the guide hold what the fit ends with."""
         if self.averaged is not None:
             self.averaged.put()
+            recompute_running_statistics(self.run.model, self.run.centre(), self.shares.batches(self.batches))
         if self.stopping is not None and self.stopping.kept is not None:
             self._put_posterior(self.stopping.kept)
         if self.between_epochs is not None:
@@ -293,16 +293,6 @@ def _between_epochs(run: Run, batches: Batches, epochs: int) -> OnlineTuning | E
     if by_closed_form:
         return EmpiricalBayes(run.guide, tuning, run.structure)
     return OnlineTuning(run.guide, batches)
-
-
-def _warn_of_running_statistics(run: Run) -> None:
-    modules = list(run.model.modules()) if isinstance(run.model, nn.Module) else []
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats for module in modules):
-        warnings.warn(
-            "The parameters are averaged over the last steps, but running statistics of batch normalisation stay those "
-            "of the steps themselves. Leave average out where predictions of the two differ.",
-            stacklevel=4,
-        )
 
 
 def _copied(state: Any) -> Any:
