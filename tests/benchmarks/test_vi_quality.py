@@ -43,9 +43,9 @@ def test_a_clock_adds_up_over_runs(tmp_path: Path) -> None:
 
 def test_a_finished_seed_comes_from_the_cache_and_stands_in_the_table(tmp_path: Path) -> None:
     kept = dict.fromkeys(vi_quality.COLUMNS, 1.25) | {"converged": True, "losses": []}
-    (tmp_path / "mnist_mlp_80_3.json").write_text(json.dumps(kept))
     none = torch.empty(0), torch.empty(0)
     recipe = vi_quality.RECIPES["mnist_mlp"]
+    (tmp_path / f"mnist_mlp_{recipe.epochs}_3.json").write_text(json.dumps(kept))
     found = vi_quality.row("mnist_mlp", 3, none, (none, none), recipe=recipe, cache=tmp_path)
     assert found == kept
     lines = vi_quality.table({3: found, 4: found | {"error %": 1.75, "converged": False}}).splitlines()

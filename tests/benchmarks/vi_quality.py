@@ -63,7 +63,7 @@ class Recipe:
     init_scale: float = 0.04
 
 
-RECIPES = {"mnist_mlp": Recipe(epochs=80), "mnist_lenet": Recipe(epochs=80)}
+RECIPES = {"mnist_mlp": Recipe(epochs=40), "mnist_lenet": Recipe(epochs=40)}
 
 
 class Clock:

@@ -1,0 +1,39 @@
+"""Mean-field VI beside other packages: all start at one posterior, move it, and are judged by one KL."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import distributions as td
+from torch import nn
+
+from tests.benchmarks import vi_peers
+
+
+def _plain() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 2, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10))
+
+
+@pytest.mark.parametrize("name", list(vi_peers.TRAINERS))
+def test_each_package_starts_at_the_same_posterior_and_moves_it(name: str) -> None:
+    plain = _plain()
+    trainer = vi_peers.TRAINERS[name](plain, 100)
+    start = {key: tuple(part.detach().clone() for part in pair) for key, pair in trainer.posterior().items()}
+    assert start.keys() == dict(plain.named_parameters()).keys()
+    for key, value in plain.named_parameters():
+        torch.testing.assert_close(start[key][0], value.detach())
+        torch.testing.assert_close(start[key][1], torch.full_like(value, vi_peers.START_SD))
+    batch = torch.rand(4, 1, 28, 28), torch.arange(4)
+    for _ in range(2):
+        trainer.step(batch, 1.0)
+    moved = trainer.posterior()
+    assert all((moved[key][0] != start[key][0]).any() for key in start)
+    assert all((moved[key][1] != start[key][1]).any() for key in start)
+
+
+def test_divergence_is_the_sum_of_the_kls_of_all_weights() -> None:
+    posterior = {"a": (torch.randn(3, 2), torch.rand(3, 2) + 0.1), "b": (torch.randn(2), torch.rand(2) + 0.1)}
+    prior = td.Normal(0.0, vi_peers.PRIOR_SD)
+    expected = sum(td.kl_divergence(td.Normal(*pair), prior).sum() for pair in posterior.values())
+    torch.testing.assert_close(vi_peers.divergence(posterior), expected)

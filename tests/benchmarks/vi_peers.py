@@ -1,0 +1,274 @@
+"""Mean-field VI beside other packages, at equal prior, temperature and time: ``python -m tests.benchmarks.vi_peers``.
+
+All start at the same point estimate with the same sd, under N(0, 0.1²) for every weight, and train on whole MNIST for
+the same processor time, in batches of one size, their learning rate falling to zero along a cosine over the second half
+of it. −ELBO and error are taken from means and sds by one piece of code. bayesian-torch averages its KL over each
+tensor; here it is summed, for otherwise its temperature is another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyro
+import torch
+from pyro.infer import SVI, TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoNormal
+from torch import nn
+from torch.func import functional_call
+
+import wiu_pyro as wiu
+from tests.benchmarks.cases import NETWORKS, networks
+from tests.benchmarks.quality import scores
+from tests.benchmarks.vi_quality import POINT_EPOCHS, point_estimate
+from wiu_pyro.datasets import load
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+Posterior = dict[str, Pair]  # mean and sd of each parameter
+PRIOR_SD, START_SD, BATCH = 0.1, 0.01, 250
+COLUMNS = {"error %": 2, "NLL": 4, "ECE": 4, "AUROC": 2, "KL": 3, "-ELBO": 3, "epochs": 1}
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A package's way to train.
+
+    Attributes
+    ----------
+    step : callable
+        Takes a batch and the learning rate as a fraction of the full one.
+    posterior : callable
+        Returns mean and sd of each parameter, by its name in the plain network.
+    """
+
+    step: Callable[[Pair, float], None]
+    posterior: Callable[[], Posterior]
+
+
+def _by_loss(
+    parameters: list[torch.Tensor],
+    loss: Callable[[Pair], torch.Tensor],
+    posterior: Callable[[], Posterior],
+    *,
+    rate: float = 1e-3,
+) -> Trainer:
+    """Train by Adam on a loss."""
+    optimiser = torch.optim.Adam(parameters, lr=rate, fused=True)
+
+    def step(batch: Pair, fraction: float) -> None:
+        optimiser.param_groups[0]["lr"] = rate * fraction
+        optimiser.zero_grad()
+        loss(batch).backward()
+        optimiser.step()
+
+    return Trainer(step, posterior)
+
+
+def toolkit(plain: nn.Module, num_data: int) -> Trainer:
+    """Return AutoMeanField with its default estimator."""
+    model = wiu.nn.BayesianNetwork(copy.deepcopy(plain), prior=wiu.nn.Normal(PRIOR_SD), num_data=num_data)
+    guide = wiu.guides.AutoMeanField(model, init_scale=START_SD / PRIOR_SD)
+    guide(torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.long))
+    posterior = lambda: {  # noqa: E731
+        name: (guide.loc.detach()[place].view(shape), guide.log_scale.detach().exp()[place].view(shape))
+        for name, place, shape in guide.sites()
+    }
+    return _by_loss(list(guide.parameters()), lambda batch: guide.negative_elbo(*batch), posterior)
+
+
+def auto_normal(plain: nn.Module, num_data: int) -> Trainer:
+    """Return Pyro's AutoNormal through its SVI."""
+    pyro.clear_param_store()
+    model = wiu.nn.BayesianNetwork(copy.deepcopy(plain), prior=wiu.nn.Normal(PRIOR_SD), num_data=num_data)
+    guide = AutoNormal(model, init_loc_fn=wiu.guides.init_to_network(model), init_scale=START_SD)
+    optimiser = pyro.optim.PyroOptim(torch.optim.Adam, {"lr": 1e-3})
+    svi = SVI(model, guide, optimiser, TraceMeanField_ELBO())
+
+    def step(batch: Pair, fraction: float) -> None:
+        for one in optimiser.optim_objs.values():
+            one.param_groups[0]["lr"] = 1e-3 * fraction
+        svi.step(*batch)
+
+    guide(torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.long))
+    posterior = lambda: {name: guide._get_loc_and_scale(name) for name, _ in plain.named_parameters()}  # noqa: E731
+    return Trainer(step, posterior)
+
+
+def bayesian_torch(plain: nn.Module, num_data: int, *, kind: str = "Reparameterization") -> Trainer:
+    """Return bayesian-torch's layers, their KL summed."""
+    from bayesian_torch.models.dnn_to_bnn import dnn_to_bnn
+
+    net = copy.deepcopy(plain)
+    settings = {"prior_mu": 0.0, "prior_sigma": PRIOR_SD, "posterior_mu_init": 0.0, "type": kind}
+    dnn_to_bnn(net, {**settings, "posterior_rho_init": -4.0, "moped_enable": False, "moped_delta": 0.5})
+    own, places = dict(net.named_parameters()), {}
+    for name in dict(plain.named_parameters()):
+        layer, _, part = name.rpartition(".")
+        part = "kernel" if f"{layer}.mu_kernel" in own and part == "weight" else part
+        places[name] = own[f"{layer}.mu_{part}"], own[f"{layer}.rho_{part}"]
+    _start(plain, places, math.log(math.expm1(START_SD)))
+    posterior = lambda: {name: (mean, nn.functional.softplus(rho)) for name, (mean, rho) in places.items()}  # noqa: E731
+    return _by_loss(list(net.parameters()), _loss(net, posterior, num_data), posterior)
+
+
+def torchbnn(plain: nn.Module, num_data: int) -> Trainer:
+    """Return torchbnn's layers."""
+    import torchbnn as bnn
+
+    net = copy.deepcopy(plain)
+    for path, module in list(net.named_modules()):
+        if isinstance(module, nn.Linear):
+            net.set_submodule(path, bnn.BayesLinear(0, PRIOR_SD, module.in_features, module.out_features))
+        elif isinstance(module, nn.Conv2d):
+            sizes = (module.in_channels, module.out_channels, module.kernel_size)
+            net.set_submodule(path, bnn.BayesConv2d(0, PRIOR_SD, *sizes, stride=module.stride, padding=module.padding))
+    own = dict(net.named_parameters())
+    places = {name: (own[f"{name}_mu"], own[f"{name}_log_sigma"]) for name in dict(plain.named_parameters())}
+    _start(plain, places, math.log(START_SD))
+    posterior = lambda: {name: (mean, log_sd.exp()) for name, (mean, log_sd) in places.items()}  # noqa: E731
+    return _by_loss(list(net.parameters()), _loss(net, posterior, num_data), posterior)
+
+
+def ivon(plain: nn.Module, num_data: int) -> Trainer:
+    """Return ivon-opt's optimiser, its weight decay being the prior, its Hessian starting where the sd is the same."""
+    from ivon import IVON
+
+    net = copy.deepcopy(plain)
+    decay = 1 / (num_data * PRIOR_SD**2)
+    start = 1 / (num_data * START_SD**2) - decay
+    optimiser = IVON(net.parameters(), lr=0.1, ess=num_data, weight_decay=decay, hess_init=start)
+
+    def step(batch: Pair, fraction: float) -> None:
+        optimiser.param_groups[0]["lr"] = 0.1 * fraction
+        optimiser.zero_grad()
+        with optimiser.sampled_params(train=True):
+            nn.functional.cross_entropy(net(batch[0]), batch[1]).backward()
+        optimiser.step()
+
+    def posterior() -> Posterior:
+        group = optimiser.param_groups[0]
+        sd = (group["ess"] * (group["hess"] + group["weight_decay"])).rsqrt()
+        named = dict(net.named_parameters())
+        parts = sd.split([value.numel() for value in named.values()])
+        return {name: (value, part.view_as(value)) for (name, value), part in zip(named.items(), parts, strict=True)}
+
+    return Trainer(step, posterior)
+
+
+def _start(plain: nn.Module, places: Posterior, spread: float) -> None:
+    with torch.no_grad():
+        for name, value in plain.named_parameters():
+            places[name][0].copy_(value)
+            places[name][1].fill_(spread)
+
+
+def _loss(net: nn.Module, posterior: Callable[[], Posterior], num_data: int) -> Callable[[Pair], torch.Tensor]:
+    def loss(batch: Pair) -> torch.Tensor:
+        output = net(batch[0])
+        output = output[0] if isinstance(output, tuple) else output
+        return num_data * nn.functional.cross_entropy(output, batch[1]) + divergence(posterior())
+
+    return loss
+
+
+_MAKERS: dict[str, tuple[str, Callable[[nn.Module, int], Trainer]]] = {
+    "wiu_pyro AutoMeanField": ("wiu_pyro", toolkit),
+    "Pyro AutoNormal": ("pyro", auto_normal),
+    "bayesian-torch": ("bayesian_torch", bayesian_torch),
+    "torchbnn": ("torchbnn", torchbnn),
+    "ivon-opt": ("ivon", ivon),
+}
+TRAINERS = {name: make for name, (package, make) in _MAKERS.items() if importlib.util.find_spec(package)}
+
+
+def divergence(posterior: Posterior) -> torch.Tensor:
+    """Return KL(posterior ‖ prior) over all weights, in nats."""
+    terms = (
+        0.5 * ((sd / PRIOR_SD) ** 2 + (mean / PRIOR_SD) ** 2 - 1) - (sd / PRIOR_SD).log()
+        for mean, sd in posterior.values()
+    )
+    return torch.stack([term.sum() for term in terms]).sum()
+
+
+def trained(trainer: Trainer, train: Pair, *, seconds: float) -> float:
+    """Train for so many seconds of the processor; return the passes over the data."""
+    began, steps, spent = time.process_time(), 0, 0.0
+    while spent < seconds:
+        for rows in torch.randperm(len(train[0])).split(BATCH):
+            spent = time.process_time() - began
+            if spent >= seconds:
+                break
+            fraction = 1.0 if spent < seconds / 2 else 0.5 * (1 - math.cos(2 * math.pi * spent / seconds))
+            trainer.step((train[0][rows], train[1][rows]), fraction)
+            steps += 1
+    return steps * BATCH / len(train[0])
+
+
+@torch.no_grad()
+def figures(plain: nn.Module, posterior: Posterior, train: Pair, sets: tuple[Pair, Pair]) -> dict[str, float]:
+    """Return scores of the mean softmax over 100 draws, and KL and −ELBO per training image, over 20 of them."""
+    posterior = {name: (mean.detach(), sd.detach()) for name, (mean, sd) in posterior.items()}
+    known, unknown, loss = torch.zeros(len(sets[0][0]), 10), torch.zeros(len(sets[1][0]), 10), 0.0
+    for draw in range(100):
+        weights = {name: torch.normal(mean, sd) for name, (mean, sd) in posterior.items()}
+        for total, (x, _) in zip((known, unknown), sets, strict=True):
+            for place, part in zip(total.split(2000), x.split(2000), strict=True):
+                place += functional_call(plain, weights, part).softmax(-1) / 100
+        if draw < 20:
+            for x, y in zip(train[0].split(2000), train[1].split(2000), strict=True):
+                loss += nn.functional.cross_entropy(functional_call(plain, weights, x), y, reduction="sum").item() / 20
+    kl = divergence(posterior).item() / len(train[0])
+    found = scores(known.numpy(), sets[0][1].numpy(), unknown.numpy())
+    return found | {"KL": kl, "-ELBO": loss / len(train[0]) + kl}
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Return a row for each package."""
+    lines = [f"{'':<26}" + "".join(f"{name:>12}" for name in COLUMNS)]
+    for name, found in rows.items():
+        lines.append(f"{name:<26}" + "".join(f"{found[key]:>12.{digits}f}" for key, digits in COLUMNS.items()))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train each, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network", choices=NETWORKS, nargs="?", default="mnist_mlp")
+    parser.add_argument("--minutes", type=float, default=10, help="of processor time for each")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks"), help="where figures are kept")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    train, test, letters = (
+        load(name, split=split).tensors for name, split in (("mnist", "train"), ("mnist", "test"), ("notmnist", "test"))
+    )
+    torch.manual_seed(options.seed)
+    plain, _ = networks(options.network)
+    generator = torch.Generator().manual_seed(options.seed)
+    point_estimate(plain, train, epochs=POINT_EPOCHS, generator=generator)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, dict[str, float]] = {}
+    for name, make in TRAINERS.items():
+        path = options.cache / f"{options.network}_{name.replace(' ', '_')}_{options.minutes:g}_{options.seed}.json"
+        if not path.exists():
+            torch.manual_seed(options.seed)
+            trainer = make(plain, len(train[0]))
+            epochs = trained(trainer, train, seconds=60 * options.minutes)
+            found = figures(plain, trainer.posterior(), train, (test, letters))
+            path.write_text(json.dumps(found | {"epochs": epochs}))
+        rows[name] = json.loads(path.read_text())
+        print(f"\n{options.network}, N(0, {PRIOR_SD}²), seed {options.seed}, {options.minutes:g} minutes each")
+        print(table(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()
