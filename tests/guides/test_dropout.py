@@ -137,6 +137,8 @@ def test_file_says_why_there_is_no_kl_and_what_is_a_point():
     assert "masks are discrete" in layers["kl"].attrs["kl_reason"]
     assert "masks are discrete" in idata["sample_stats"]["log_q"].attrs["reason"]
     assert "predictive_sampled" in wiu.schema.groups(idata)
+    assert wiu.schema.attrs(idata)["dropout"] == "2: p = 0.5, on 3.weight"
+    assert wiu.schema.attrs(idata)["sd_of"] == "the network's own dropout, set and not learned"
     moments = idata["moments_3"]
     assert moments.attrs["moments"] == "exact"
     np.testing.assert_allclose(moments["sd"].values[0], np.abs(moments["mean"].values[0]), rtol=1e-5)  # p = 1/2

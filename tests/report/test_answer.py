@@ -151,3 +151,23 @@ def test_what_only_some_posteriors_do_not_cover_is_said_of_them():
     one, other = posterior("laplace-kfac", [0.4, 0.5]), posterior("last", [np.nan, 0.5], not_covered="a.weight")
     assert "Not covered by last: a.weight." in answer([one, other]).caveats
     assert "Not covered: a.weight." in answer([other]).caveats
+
+
+def test_a_posterior_whose_sds_were_set_takes_no_part():
+    dropout = posterior("mc-dropout", [0.1, 0.9], sd_learned=0, sd_of="the network's own dropout, set and not learned")
+    other = posterior("mean-field", [0.9, 0.5])
+    said = answer([dropout, other])
+    assert "'fc2'" in said.headline
+    assert [name for name, _ in said.lines] == ["mean-field"]
+    assert "mc-dropout takes no part: its sds are those of the network's own dropout" in said.text
+    assert answer([dropout]).headline == "No posterior here says how far the data determine the layers."
+
+
+def test_a_posterior_against_an_improper_prior_takes_no_part():
+    alone = posterior("sparse-dropout", [np.nan, np.nan])
+    alone.table["sd_q50"] = ("layer", [0.1, 0.2])
+    alone.table["contraction"].attrs["reason"] = "the prior is improper and has no sd to compare with"
+    assert alone.covered == ["fc1", "fc2"]
+    said = answer([alone])
+    assert said.headline == "No posterior here says how far the data determine the layers."
+    assert "sparse-dropout takes no part: the prior is improper" in said.text

@@ -134,6 +134,12 @@ class AutoMCDropout(NetworkGuide):
             "layers and train it so, or use another posterior, such as AutoMeanField."
         )
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the file says beside: where the sds come from."""
+        masks = "; ".join(f"{one.name}: p = {one.probability:g}, on {', '.join(one.columns)}" for one in self.dropouts)
+        return {"sd_of": "the network's own dropout, set and not learned", "sd_learned": 0, "dropout": masks}
+
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
         """Return −log joint from one batch, in nats; with dropout where the model is in training mode."""
         log_likelihood = self.log_likelihood(self.unpack(self.loc), batch)

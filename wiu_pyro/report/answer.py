@@ -70,10 +70,14 @@ def answer(posteriors: Sequence[Posterior]) -> Answer:
     """
     if not posteriors:
         return Answer("There is no posterior to answer from.")
-    known = [posterior for posterior in posteriors if np.isfinite(posterior.column("contraction")).any()]
+    known = [posterior for posterior in posteriors if posterior.covered and not _silent(posterior)]
+    silent = [
+        f"{posterior.name} takes no part: {reason}." for posterior in posteriors if (reason := _silent(posterior))
+    ]
     if not known:
-        caveats = tuple(_small_print(posteriors))
-        return Answer("No layer has a posterior to rank: all are point estimates.", caveats=caveats)
+        points = "No layer has a posterior to rank: all are point estimates."
+        headline = "No posterior here says how far the data determine the layers." if silent else points
+        return Answer(headline, caveats=(*silent, *_small_print(posteriors)))
     trusted = [posterior for posterior in known if posterior.converged != "no"]
     basis = _of_most_layers(trusted or known)
     ranked = [posterior for posterior in basis if _tells_layers_apart(posterior)]
@@ -83,8 +87,15 @@ def answer(posteriors: Sequence[Posterior]) -> Answer:
         basis=BASIS,
         lines=tuple((f"{posterior.name}{posterior.mark}", _extremes(posterior)) for posterior in known),
         sentences=(rank_agreement(ranked),) if len(ranked) > 1 else (),
-        caveats=tuple([*_part_caveat(trusted or known, basis), *_size_caveat(basis), *_caveats(known, trusted)]),
+        caveats=(*_part_caveat(trusted or known, basis), *silent, *_size_caveat(basis), *_caveats(known, trusted)),
     )
+
+
+def _silent(posterior: Posterior) -> str:
+    """Return why the sds of a posterior cannot say what the data determine; empty where they can."""
+    if not posterior.attrs.get("sd_learned", 1):
+        return f"its sds are those of {posterior.attrs['sd_of']}"
+    return str(posterior.table["contraction"].attrs.get("reason", ""))
 
 
 def _of_most_layers(posteriors: Sequence[Posterior]) -> list[Posterior]:
@@ -232,8 +243,8 @@ def _caveats(posteriors: Sequence[Posterior], trusted: Sequence[Posterior]) -> l
     for posterior in posteriors:
         if posterior.attrs.get("sd_of"):
             lines.append(
-                f"The sds of {posterior.name} are those of {posterior.attrs['sd_of']}: they say how far training "
-                "wanders, not what the data leave open."
+                f"The sds of {posterior.name} are those of {posterior.attrs['sd_of']}: they do not say what "
+                "the data leave open."
             )
     lines += _small_print(posteriors)
     return lines

@@ -48,7 +48,8 @@ class Posterior:
     @property
     def covered(self) -> list[str]:
         """The layers that have a posterior, not a point estimate alone."""
-        known = np.isfinite(self.column("sd_q50"))
+        without_prior = "reason" in self.table["contraction"].attrs
+        known = np.isfinite(self.column("sd_q50" if without_prior else "contraction"))
         return [layer for layer, own in zip(self.layers, known, strict=True) if own]
 
     @property
