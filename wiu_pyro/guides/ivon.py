@@ -22,7 +22,8 @@ from wiu_pyro.guides.trained_by import refuse_svi
 
 __all__ = ["AutoIVON"]
 
-START_PRECISION = 100.0  # initial precision, in units of the prior's
+START_SCALE = 0.3  # initial sd, in units of the prior's
+NATURAL_RATE = 0.01  # of which a mean's jitter at full rate is √(rate num_data / (2 batch_size)) posterior sds
 
 
 class AutoIVON(NetworkGuide):
@@ -39,7 +40,9 @@ class AutoIVON(NetworkGuide):
     num_samples : int
         Draws of the weights in each step, each with a pass forward and back.
     hess_init : float or None
-        Initial h of all weights, as in the paper; a start at 0.1 of the prior's sd when None.
+        Initial h of all weights, with the learning rate in units of h + δ there, as in the paper (its default rate is
+        then 0.1). When None, sds start at 0.3 of the prior's and the learning rate is that of the natural gradient
+        (0.01): the same training whatever the units of the weights.
     betas : tuple of float
         How much of the running gradient and of the running h a step keeps.
     clip_radius : float
@@ -56,7 +59,7 @@ class AutoIVON(NetworkGuide):
 
     Notes
     -----
-    Parameters without a prior are trained by Adam, at a thousandth where the learning rate is at its full height.
+    Parameters without a prior are trained by Adam, at 0.001 where the learning rate is at its full height.
 
     Examples
     --------
@@ -70,7 +73,6 @@ class AutoIVON(NetworkGuide):
     structure_name = "mean-field"
     trained_by = "fit"
     factorised = True
-    default_learning_rate = 0.1
 
     def __init__(
         self,
@@ -98,7 +100,7 @@ class AutoIVON(NetworkGuide):
         self.register_buffer("momentum", torch.zeros_like(self.loc))
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
         target = self.target()
-        start = START_PRECISION * target.decay if self.hess_init is None else self.hess_init + target.decay
+        start = target.decay / START_SCALE**2 if self.hess_init is None else self.hess_init + target.decay
         start = torch.where(self.flat_prior().normal, start, self.hess_init or 1.0)
         self.register_buffer("start_precision", start)
         self.register_buffer("hess", start - target.decay)
@@ -159,6 +161,16 @@ class AutoIVON(NetworkGuide):
         own = {id(self.loc), id(self.stretch)}
         others = [parameter for parameter in parameters if id(parameter) not in own]
         return IVONUpdate(self, others, learning_rate=learning_rate)
+
+    @property
+    def rescaled(self) -> bool:
+        """Whether the learning rate is in units of the initial h + δ, or that of the natural gradient itself."""
+        return self.hess_init is not None
+
+    @property
+    def default_learning_rate(self) -> float:  # type: ignore[override]
+        """What `wiu_pyro.fit` takes when none is asked for."""
+        return 0.1 if self.rescaled else NATURAL_RATE
 
     def travel_per_step(self, learning_rate: float) -> float:
         """Return how far a log sd can move towards the prior's in a step, whatever the learning rate."""

@@ -105,7 +105,10 @@ class IVONUpdate(torch.optim.Optimizer):
         step.add_(guide.momentum, alpha=1 / (target.ess * target.temperature * debias)).div_(precision)
         if guide.clip_radius != math.inf:
             step.clamp_(-guide.clip_radius, guide.clip_radius)
-        guide.loc.addcmul_(step, guide.start_precision, value=-rate)
+        if guide.rescaled:
+            guide.loc.addcmul_(step, guide.start_precision, value=-rate)
+        else:
+            guide.loc.add_(step, alpha=-rate)
         if self.adam is not None:
             self.adam.step()
 

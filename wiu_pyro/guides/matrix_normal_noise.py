@@ -38,8 +38,8 @@ class MatrixSource(DrawSource):
         self.factors = factors
         self.around: torch.Tensor | None = None
 
-    def value(self, span: tuple[int, int]) -> torch.Tensor:
-        """Return the drawn weights of a part, on the graph of means and factors; one draw for all parts."""
+    def value(self, span: tuple[int, int], moments: Any = None) -> torch.Tensor:
+        """Return the drawn weights of a part, flat, on the graph of means and factors; one draw for all parts."""
         if self.around is None:
             parts = self._noise(1)
             self.around = torch.cat([parts[name].reshape(-1) for name in self.factors.rule.shapes])
