@@ -42,15 +42,14 @@ def test_a_clock_adds_up_over_runs(tmp_path: Path) -> None:
 
 
 def test_a_finished_seed_comes_from_the_cache_and_stands_in_the_table(tmp_path: Path) -> None:
-    kept = dict.fromkeys(vi_quality.COLUMNS, 1.25) | {"converged": True, "losses": []}
+    kept = dict.fromkeys(vi_quality.FIGURES, 1.25) | {"converged": True, "losses": []}
     none = torch.empty(0), torch.empty(0)
     recipe = vi_quality.RECIPES["mnist_mlp"]
     (tmp_path / f"mnist_mlp_{recipe.epochs}_3.json").write_text(json.dumps(kept))
     found = vi_quality.row("mnist_mlp", 3, none, (none, none), recipe=recipe, cache=tmp_path)
     assert found == kept
     lines = vi_quality.table({3: found, 4: found | {"error %": 1.75, "converged": False}}).splitlines()
-    assert len(lines) == 5
-    assert lines[1].split()[2] == "1.25"
-    assert lines[1].endswith("yes")
-    assert lines[2].endswith("no")
-    assert lines[3].split()[1] == "1.50"
+    assert len(lines) == 2 + len(vi_quality.FIGURES)
+    assert lines[0].split() == ["seed", "3", "seed", "4", "mean", "sd"]
+    assert lines[1].split() == ["error,", "%", "1.25", "1.75", "1.50", "0.35"]
+    assert lines[-1].split() == ["converged", "yes", "no"]
