@@ -26,7 +26,7 @@ extensions = [
     "api_pages",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "snippets", "figures", "**/GALLERY_HEADER.rst"]
+exclude_patterns = ["_build", "snippets", "figures", "measured", "**/GALLERY_HEADER.rst"]
 default_role = "py:obj"
 nitpicky = False
 

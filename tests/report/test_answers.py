@@ -47,7 +47,12 @@ def folder(tables, tmp_path_factory):
                 write_answer(out / "net", table, posterior=posterior, name=name)
     write_record(
         out / "net",
-        {"posteriors": dict.fromkeys(tables, []), "missing": missing, "seeds": [0, 1, 2, 3, 4], "about": "A network."},
+        {
+            "posteriors": dict.fromkeys(tables, [{"converged": True}] * 5),
+            "missing": missing,
+            "seeds": [0, 1, 2, 3, 4],
+            "about": "A network.",
+        },
     )
     return out
 

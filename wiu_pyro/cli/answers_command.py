@@ -29,9 +29,9 @@ def answers(
 ) -> None:
     """Ask every question of a sweep's posteriors, seeds joined, and keep the answers as small tables.
 
-    Writes OUT/<network>/<posterior>/<table>.nc.gz, which wiu_pyro.report.read_answers reads, and what they say in words,
-    OUT/findings.rst and OUT/brief.rst. Runs that differ by their
-    seed alone are one posterior with the seeds along chain; their point estimates are one more, the deep ensemble.
+    Writes OUT/<network>/<posterior>/<table>.nc.gz, which wiu_pyro.report.read_answers reads, and what they say in
+    words, OUT/findings.rst and OUT/brief.rst. Runs that differ by their seed alone are one posterior with the seeds
+    along chain; their point estimates are one more, the deep ensemble.
 
     [bold]Examples[/bold]
 

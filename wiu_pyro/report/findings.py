@@ -15,6 +15,7 @@ from wiu_pyro.report.captions import opening
 __all__ = ["QUESTIONS", "Finding", "findings", "findings_rst"]
 
 UNSETTLED = "The fit had not converged"  # said with the posterior's name instead
+SILENT = ("No two layers have", "No layer has weights", "Layer '")  # openings of statements without a finding
 QUESTIONS = {
     "between_layers": "Do the layers differ in their uncertainty?",
     "within_layer": "Do the weights within a layer differ, and along what?",
@@ -79,7 +80,7 @@ def findings(answers: Answers, question: str, network: str | None = None, *, bri
     network : str, optional
         One network alone.
     brief : bool
-        One sentence each.
+        In fewer sentences, by those posteriors alone that have something to say, without a mark of convergence.
 
     Returns
     -------
@@ -99,16 +100,14 @@ def findings(answers: Answers, question: str, network: str | None = None, *, bri
         for source in SOURCES[question]:
             said: dict[str, list[str]] = {}
             for posterior, table in answers.tables(name, source.table).items():
-                mark = " (not converged)" if table.attrs.get("converged") == "no" else ""
+                mark = " (not converged)" if table.attrs.get("converged") == "no" and not brief else ""
                 said.setdefault(_opened(source, table, brief=brief), []).append(f"{posterior}{mark}")
             found += [Finding(name, tuple(who), text) for text, who in said.items()]
-    return found
+    return [one for one in found if not (brief and one.text.startswith(SILENT))]
 
 
 def _opened(source: _Source, table: xr.Dataset, *, brief: bool) -> str:
-    if brief:
-        return opening(source.say(table))
-    more = _layers_split(table) if source.by_layer else 0
+    more = _layers_split(table) if source.by_layer and not brief else 0
     return opening(source.say(table).split(f" {UNSETTLED}")[0], source.sentences + more)
 
 
@@ -134,7 +133,7 @@ def findings_rst(answers: Answers, *, brief: bool = False, pages: str = "/tutori
     ----------
     answers : Answers
     brief : bool
-        One sentence each.
+        As `findings` takes it.
     pages : str
         Folder of the pages, which are named as the questions are.
 
@@ -143,7 +142,9 @@ def findings_rst(answers: Answers, *, brief: bool = False, pages: str = "/tutori
     str
     """
     called = {name: str(answers.record(name).get("about") or name).rstrip(".") for name in answers.networks}
-    lines: list[str] = []
+    lines = [
+        line for name in answers.networks for line in (f"- *{_escaped(called[name])}*: {_settled(answers, name)}", "")
+    ]
     for key, question in QUESTIONS.items():
         lines += [f"**{question}** :doc:`The answer with figures <{pages}/{key}>`", ""]
         for network in answers.networks:
@@ -151,6 +152,14 @@ def findings_rst(answers: Answers, *, brief: bool = False, pages: str = "/tutori
             lines += [f"*{_escaped(called[network])}*", ""] if own else []
             lines += [line for one in own for line in (f"- {_names(one.posteriors)}: {_escaped(one.text)}", "")]
     return "\n".join(lines)
+
+
+def _settled(answers: Answers, network: str) -> str:
+    """Say how many seeds a network's findings rest on, and in how many of them each fit's loss had settled."""
+    record = answers.record(network)
+    counts = {name: sum(one["converged"] is True for one in found) for name, found in record["posteriors"].items()}
+    said = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return f"{len(record['seeds'])} seeds, of which the loss had settled in so many: {said}." if counts else ""
 
 
 def _names(posteriors: Sequence[str]) -> str:
