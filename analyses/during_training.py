@@ -99,20 +99,26 @@ print(wiu.diagnostics.convergence_statement(wiu.diagnostics.convergence(seeds)))
 # multilayer perceptron of 2 x 400 units, lines are means over the seeds with their intervals:
 
 answers = wiu.report.read_answers(Path(__file__).resolve().parents[1] / "docs" / "measured" / "answers")
-wiu.plots.evolution(answers.table("mnist_mlp", "evolution", "mean-field"))
-plt.show()
+
+
+def curves(network, name):
+    """Draw the layers through the training of one posterior, with dots where they settled."""
+    settled = answers.table(network, "convergence", name)
+    wiu.plots.evolution(answers.table(network, "evolution", name), settled=settled)
+    plt.show()
+
+
+curves("mnist_mlp", "mean-field")
 
 # %%
 # And around its point estimate:
 
-wiu.plots.evolution(answers.table("mnist_mlp", "evolution", "laplace-kfac"))
-plt.show()
+curves("mnist_mlp", "laplace-kfac")
 
 # %%
 # LeNet-5, by mean field:
 
-wiu.plots.evolution(answers.table("mnist_lenet", "evolution", "mean-field"))
-plt.show()
+curves("mnist_lenet", "mean-field")
 
 # %%
 # When had which layer converged? The records of the point estimate are those of every Laplace posterior around it.

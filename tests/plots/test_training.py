@@ -53,8 +53,11 @@ def test_several_networks_have_a_line_each_and_five_seeds_their_mean():
     assert len(panel.collections) == 3
 
 
-def test_a_table_of_evolution_is_drawn_without_dots():
-    assert dots(plots.evolution(diagnostics.evolution(recorded(TIMES))).child_axes[0]) == []
+def test_a_table_of_evolution_is_drawn_without_dots_or_with_those_of_the_other_table():
+    idata = recorded(TIMES)
+    table, settled = diagnostics.evolution(idata), diagnostics.convergence(idata)
+    assert dots(plots.evolution(table).child_axes[0]) == []
+    assert dots(plots.evolution(table, settled=settled).child_axes[0]) == dots(plots.evolution(idata).child_axes[0])
 
 
 def test_an_unknown_figure_is_refused():

@@ -33,7 +33,9 @@ GAP = 0.3
 MARGINS = (0.6, 0.2, 0.55, 1.0)
 
 
-def evolution(source: Any, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
+def evolution(
+    source: Any, metric: str | None = None, *, settled: xr.Dataset | None = None, ax: Axes | None = None
+) -> Axes:
     """Draw figures of each layer over the epochs: the size of its means, its sd and its KL a weight.
 
     A dot marks the epoch from which on that quantity had settled, as `wiu_pyro.diagnostics.convergence` has it. Over
@@ -43,9 +45,11 @@ def evolution(source: Any, metric: str | None = None, *, ax: Axes | None = None)
     Parameters
     ----------
     source : InferenceData, DataTree or Dataset
-        A posterior, or what `wiu_pyro.diagnostics.evolution` returned, which has no dots.
+        A posterior, or what `wiu_pyro.diagnostics.evolution` returned.
     metric : str, optional
         One figure of the table alone.
+    settled : Dataset, optional
+        What `wiu_pyro.diagnostics.convergence` returned, for the dots; computed where `source` is a posterior.
     ax : Axes, optional
         Where to draw; it is divided into one panel a figure.
 
@@ -60,7 +64,8 @@ def evolution(source: Any, metric: str | None = None, *, ax: Axes | None = None)
         If the table has no such figure.
     """
     table = source if isinstance(source, xr.Dataset) else diagnostics.evolution(source)
-    settled = None if isinstance(source, xr.Dataset) else diagnostics.convergence(source)
+    if settled is None and not isinstance(source, xr.Dataset):
+        settled = diagnostics.convergence(source)
     known = [str(name) for name, values in table.data_vars.items() if {"epoch", "layer"} <= set(values.dims)]
     if metric is not None and metric not in known:
         raise DataError(f"The table has no figure '{metric}'. {near_matches(metric, known)}")
