@@ -55,5 +55,13 @@ def test_layer_table_has_nan_with_the_reason(improper):
     assert table["kl"].notnull().all()
 
 
+def test_statement_says_why_the_data_cannot_be_said_to_determine_anything(improper):
+    said = diagnostics.layer_statement(diagnostics.layer_uncertainty(improper))
+    assert said.startswith("Its sds do not say what the data determine: the prior is improper")
+    table = diagnostics.layer_uncertainty(synthetic().idata)
+    table.attrs |= {"sd_learned": 0, "sd_of": "a wheel of fortune"}
+    assert "they are those of a wheel of fortune" in diagnostics.layer_statement(table)
+
+
 def test_proper_prior_gives_no_reason():
     assert "reason" not in diagnostics.layer_uncertainty(synthetic().idata)["contraction"].attrs

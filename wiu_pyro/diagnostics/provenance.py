@@ -26,6 +26,8 @@ CARRIED = (
     "convergence_detail",
     "prediction_default",
     "not_covered",
+    "sd_of",
+    "sd_learned",
     "model_name",
     "data_name",
 )

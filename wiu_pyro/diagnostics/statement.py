@@ -35,6 +35,9 @@ def layer_statement(table: xr.Dataset) -> str:
             "Pass what wiu_pyro.diagnostics.layer_uncertainty returned."
         )
     mean = table.mean("chain") if "chain" in table.dims else table
+    silent = _silent_sentence(table)
+    if silent:
+        return " ".join(sentence for sentence in (silent, _held_sentence(mean), *_caveats(table)) if sentence)
     known = mean.isel(layer=np.flatnonzero(mean["contraction"].notnull().values))
     sentences = [
         _contraction_sentence(known, opening=f"The one layer{' with a posterior' if mean.sizes['layer'] > 1 else ''}"),
@@ -44,6 +47,16 @@ def layer_statement(table: xr.Dataset) -> str:
         *_caveats(table),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _silent_sentence(table: xr.Dataset) -> str:
+    """Say why a posterior cannot tell what the data determine; empty where it can."""
+    if not table.attrs.get("sd_learned", 1):
+        return f"Its sds do not say what the data determine: they are those of {table.attrs['sd_of']}."
+    reason = table["contraction"].attrs.get("reason", "")
+    note = table["kl"].attrs.get("kl_note", "") if "kl" in table else ""
+    parts = [f"Its sds do not say what the data determine: {reason}." if reason else "", f"KL {note}." if note else ""]
+    return " ".join(part for part in parts if part)
 
 
 def _contraction_sentence(table: xr.Dataset, *, opening: str) -> str:
