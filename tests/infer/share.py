@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import wiu_pyro as wiu
 from wiu_pyro.errors import DataError, FitError, ModelError
-from wiu_pyro.guides import AutoKFACLaplace, AutoMeanField
+from wiu_pyro.guides import AutoIVON, AutoKFACLaplace, AutoMeanField
 from wiu_pyro.infer.training import Training
 from wiu_pyro.nn import BayesianNetwork
 
@@ -41,10 +41,11 @@ FITS: dict[str, tuple[Any, dict[str, Any]]] = {
     "weights drawn once": (lambda model: AutoMeanField(model, estimator="reparam"), {"kl_warmup": 1, "average": 0.5}),
     "loader": (lambda model: AutoMeanField(model, estimator="reparam"), {"source": loader()}),
     "Pyro's own": (autoguide.AutoNormal, {}),
+    "natural gradient": (AutoIVON, {}),
     "noise of single data": (AutoMeanField, {"source": loader(), "patience": 2}),
     "running statistics": (AutoMeanField, {"model": network(normalised=True)}),
 }
-EXACT = ("point estimate", "few data", "weights drawn once", "loader", "Pyro's own")  # as with one process
+EXACT = ("point estimate", "few data", "weights drawn once", "loader", "Pyro's own", "natural gradient")  # as with one process
 
 
 def fit(make: Any, **options: Any) -> wiu.Fit:
