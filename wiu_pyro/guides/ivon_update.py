@@ -56,8 +56,8 @@ class Target:
         return cls(prior, ess, temperature, decay, log_sum)
 
     def shift(self, loc: torch.Tensor) -> torch.Tensor:
-        """Return the means' distance from the prior's, shape (latent_dim,); a new tensor."""
-        return loc - self.prior.loc
+        """Return the means' distance from the prior's, shape (latent_dim,); `loc` itself where those are zero."""
+        return loc if self.prior.centred else loc - self.prior.loc
 
     def divergence(self, loc: torch.Tensor, precision: torch.Tensor) -> torch.Tensor:
         """Return KL(q ‖ prior) in nats at h + δ = `precision`; of another prior than Normal, −H(q) alone."""
@@ -65,7 +65,7 @@ class Target:
         shift = self.shift(loc)
         spread = torch.dot(self.decay, precision.reciprocal())
         squares = torch.dot(shift * self.decay, shift).mul_(self.ess)
-        logs = precision.log().sum() - self.log_decay_sum
+        logs = _log_sum(precision) - self.log_decay_sum
         others = len(loc) - self.prior.num_normal
         constant = self.prior.num_normal - others * (math.log(self.ess) - math.log(2 * math.pi) - 1)
         return 0.5 * (spread + squares + logs - constant)
@@ -101,7 +101,7 @@ class IVONUpdate(torch.optim.Optimizer):
         _move_hessian(guide.hess, guide.stretch.grad, target=target, share=1 - slow)
         guide.momentum.lerp_(guide.loc.grad, 1 - keep)  # of the loss summed over the data
         precision = guide.hess + target.decay
-        step = target.shift(guide.loc).mul_(target.decay)
+        step = target.shift(guide.loc) * target.decay
         step.add_(guide.momentum, alpha=1 / (target.ess * target.temperature * debias)).div_(precision)
         if guide.clip_radius != math.inf:
             step.clamp_(-guide.clip_radius, guide.clip_radius)
@@ -120,6 +120,13 @@ class IVONUpdate(torch.optim.Optimizer):
         """Take over what `state_dict` returned."""
         if self.adam is not None:
             self.adam.load_state_dict(state_dict["adam"])
+
+
+def _log_sum(values: torch.Tensor) -> torch.Tensor:
+    """Return Σ log; by pairs, for a logarithm costs many products: values must lie between 1e-19 and 1e19."""
+    half = len(values) // 2
+    pairs = values[:half] * values[half : 2 * half]
+    return pairs.log_().sum() + values[2 * half :].log().sum()
 
 
 def _move_hessian(hess: torch.Tensor, product: torch.Tensor, *, target: Target, share: float) -> None:
