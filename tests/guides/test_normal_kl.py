@@ -20,9 +20,8 @@ def leaf(*shape: int, seed: int) -> torch.Tensor:
 def test_flat_kl_and_gradients_are_those_of_torch(prior_loc):
     loc, log_scale = leaf(6, seed=0), leaf(6, seed=1)
     sd = torch.linspace(0.5, 2.0, 6, dtype=F64)
-    prior = FlatPrior(
-        torch.full((6,), prior_loc, dtype=F64), sd, torch.ones(6, dtype=torch.bool), 6, sd.log().sum().item()
-    )
+    everywhere, log_sum = torch.ones(6, dtype=torch.bool), sd.log().sum().item()
+    prior = FlatPrior(torch.full((6,), prior_loc, dtype=F64), sd, everywhere, 6, log_sum)
     found = []
     for fast in (True, False):
         if fast:
