@@ -187,6 +187,7 @@ def test_file_says_whose_sds_these_are():
     fit, guide, data = trained()
     attrs = schema.attrs(wiu.to_inference_data(fit, data, num_samples=4))
     assert attrs["sd_of"] == "the trajectory of a constant learning rate, not Bayes' rule"
+    assert attrs["sd_learned"] == 0  # so that it takes no part in ranking the layers
     assert attrs["approximation"] == "swag"
     assert (attrs["snapshots"], attrs["rank"], attrs["trajectory_rate"]) == (30, 20, guide.trajectory_rate)
     assert attrs["structure"] == "low-rank"

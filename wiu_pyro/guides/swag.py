@@ -201,6 +201,7 @@ class AutoSWAG(PointTrained):
         """What the file says beside: whose sds these are, and what they depend on."""
         return {
             "sd_of": "the trajectory of a constant learning rate, not Bayes' rule",
+            "sd_learned": 0,
             "snapshots": int(self.count),
             "rank": min(int(self.count), self.rank),
             "trajectory_optimiser": self.optimiser,
