@@ -189,7 +189,8 @@ def _moments(path: Path, structure: Any) -> tuple[dict[str, Any], dict[str, Any]
     from wiu_pyro.export import load
 
     idata = load(path)
-    means, sds = {}, {}
+    means: dict[str, Any] = {}
+    sds: dict[str, Any] = {}
     for layer in structure.layers:
         data = schema.dataset(idata, schema.moments_group(layer.name))
         prefixes = schema.moment_parameters(data)

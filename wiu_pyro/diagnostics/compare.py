@@ -222,4 +222,4 @@ def _same_inputs(one: Any, other: Any) -> bool:
     """Return whether two files hold the same inputs; true where one of them holds none."""
     held = [schema.dataset(idata, "constant_data") for idata in (one, other) if "constant_data" in schema.groups(idata)]
     inputs = [data["x"].values for data in held if "x" in data]
-    return len(inputs) < 2 or np.array_equal(*inputs, equal_nan=True)
+    return len(inputs) < 2 or np.array_equal(inputs[0], inputs[1], equal_nan=True)

@@ -104,8 +104,8 @@ def _panel(panel: Axes, table: xr.Dataset, name: str, settled: xr.Dataset | None
         one, style = table.sel(layer=layer), {"color": colour[layer], "label": layer}
         if f"seeds_{name}" in table:
             panel.plot(epochs, one[f"seeds_{name}"].values, linewidth=1.6, **style)
-            ends = (one[f"seeds_{name}_{end}"].values for end in ("low", "high"))
-            panel.fill_between(epochs, *ends, color=colour[layer], alpha=0.25, linewidth=0)
+            low, high = (one[f"seeds_{name}_{end}"].values for end in ("low", "high"))
+            panel.fill_between(epochs, low, high, color=colour[layer], alpha=0.25, linewidth=0)
         else:
             several = chains(one)
             for each in several:
