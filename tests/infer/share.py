@@ -45,7 +45,8 @@ FITS: dict[str, tuple[Any, dict[str, Any]]] = {
     "noise of single data": (AutoMeanField, {"source": loader(), "patience": 2}),
     "running statistics": (AutoMeanField, {"model": network(normalised=True)}),
 }
-EXACT = ("point estimate", "few data", "weights drawn once", "loader", "Pyro's own", "natural gradient")  # as with one process
+# as with one process
+EXACT = ("point estimate", "few data", "weights drawn once", "loader", "Pyro's own", "natural gradient")
 
 
 def fit(make: Any, **options: Any) -> wiu.Fit:

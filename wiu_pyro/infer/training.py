@@ -9,11 +9,11 @@ import pyro
 import torch
 from torch import nn
 
-from wiu_pyro.errors import FitError, GuideError
+from wiu_pyro.errors import FitError
 from wiu_pyro.guides.network_guide import NetworkGuide
-from wiu_pyro.guides.prior_scales import PriorTuning, read_tuning
 from wiu_pyro.guides.running_statistics import recompute_running_statistics
 from wiu_pyro.infer.averaged_parameters import AveragedParameters
+from wiu_pyro.infer.between_epochs import between_epochs
 from wiu_pyro.infer.early_stopping import EarlyStopping
 from wiu_pyro.infer.empirical_bayes import EmpiricalBayes
 from wiu_pyro.infer.fit_checkpoint import TrainingFile
@@ -81,7 +81,7 @@ class Training:
         self.parameters = run.parameters()
         self.optimiser = run.optimiser(self.parameters)
         self.full_rates = [group["lr"] for group in self.optimiser.param_groups]
-        self.between_epochs = _between_epochs(run, self.batches, self.epochs)
+        self.between_epochs = between_epochs(run, self.batches, self.epochs)
         if config.track is not None:
             self.tracker = Tracker(run, len(self.batches), schedule.full_rate_epochs)
         if validation is not None:
@@ -274,25 +274,6 @@ class Training:
         own = state["random"][self.shares.processes.rank]
         restore_random_states(own, self.batches, self.run.device)
         self.shares.common = None if own["common"] is None else own["common"].cpu()
-
-
-def _between_epochs(run: Run, batches: Batches, epochs: int) -> OnlineTuning | EmpiricalBayes | None:
-    """Return what changes the prior between epochs, where that was asked for."""
-    config = run.config
-    asked = read_tuning(config.tune_prior, config.tune_per, config.tune_when)
-    by_closed_form = asked is not None and asked.by == "empirical-bayes"
-    tuning: PriorTuning | None = asked if by_closed_form else getattr(run.guide, "tuning", None)
-    if tuning is None or tuning.when != "online":
-        return None
-    if epochs <= tuning.burn_in:
-        instead = "a PriorTuning with a shorter one" if by_closed_form else 'tune_when="after"'
-        raise GuideError(
-            f"A prior tuned online needs more epochs than its burn-in of {tuning.burn_in}, but epochs is {epochs}. "
-            f"Train longer, or use {instead}."
-        )
-    if by_closed_form:
-        return EmpiricalBayes(run.guide, tuning, run.structure)
-    return OnlineTuning(run.guide, batches)
 
 
 def _copied(state: Any) -> Any:
