@@ -24,8 +24,8 @@ DATA = "digits"
 
 
 def build(num_classes, in_channels, image_size):
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 6), torch.nn.ReLU(), torch.nn.Linear(6, num_classes))
-    return wiu.nn.BayesianNetwork(net)
+    layers = torch.nn.Flatten(), torch.nn.Linear(64, 6), torch.nn.ReLU(), torch.nn.Linear(6, num_classes)
+    return wiu.nn.BayesianNetwork(torch.nn.Sequential(*layers))
 """
 GUIDES = "laplace-kfac,ensemble,ensemble-laplace-kfac,swag"
 OPTIONS = ["--epochs", "2", "--num-samples", "6", "--ensemble-size", "3"]

@@ -1,4 +1,4 @@
-"""SWAG: moments of a recorded trajectory by a plain loop, the density by the dense matrix, resuming to the same bits."""
+"""SWAG: moments of a recorded trajectory by a plain loop, the density by the dense matrix, resuming bit for bit."""
 
 from __future__ import annotations
 

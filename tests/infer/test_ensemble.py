@@ -148,7 +148,9 @@ def test_a_regression_has_the_moments_of_a_mixture_of_normals(member):
 def test_batches_of_any_size_give_the_same_prediction(kfac):
     fit, data = kfac
     whole = predict(fit, data, link="probit")
-    parts = predict(fit, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), batch_size=7), link="probit")
+    parts = predict(
+        fit, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), batch_size=7), link="probit"
+    )
     np.testing.assert_allclose(parts.mean, whole.mean, atol=1e-6)
 
 
@@ -188,9 +190,7 @@ def test_starts_are_one_for_each_member(start):
 def test_a_prior_of_each_members_own_is_refused():
     model, data = small_classifier()
     with pytest.raises(GuideError, match=r"stand under one prior, but tune_prior would give each its own\."):
-        wiu.fit(
-            model, AutoEnsemble(model, member=AutoKFACLaplace), data, epochs=1, tune_prior="marginal-likelihood"
-        )
+        wiu.fit(model, AutoEnsemble(model, member=AutoKFACLaplace), data, epochs=1, tune_prior="marginal-likelihood")
 
 
 def test_convergence_is_that_of_all_members():
@@ -219,7 +219,9 @@ def test_fits_made_elsewhere_are_joined():
         fits.append(wiu.fit(model, AutoMeanField(model), data, epochs=1, seed=seed))
     fit = ensemble_of(fits)
     assert fit.networks == tuple(fits)
-    alone = [predict(one, data, num_samples=20, seed=seed).mean for one, seed in zip(fits, member_seeds(0, 2), strict=True)]
+    alone = [
+        predict(one, data, num_samples=20, seed=seed).mean for one, seed in zip(fits, member_seeds(0, 2), strict=True)
+    ]
     np.testing.assert_allclose(predict(fit, data, num_samples=20).mean, np.mean(alone, 0), atol=1e-6)
 
 

@@ -63,7 +63,7 @@ def fit_members(plan: Plan, name: str, point: PointEstimate) -> Any:
 
 
 def _member_points(plan: Plan, point: PointEstimate) -> list[tuple[Plan, PointEstimate]]:
-    """Return the plan, which has its seed, and the point estimate of each member; trained or as an earlier run left it."""
+    """Return plan (with its seed) and point estimate of each member, trained or as an earlier run left it."""
     from wiu_pyro.infer.ensemble import member_seeds
 
     seeds = member_seeds(plan.settings.seed, plan.settings.ensemble_size)

@@ -112,8 +112,8 @@ def run(
         str,
         typer.Option(
             metavar="NAME,NAME,...",
-            help="Posteriors to fit. By default mean-field, laplace-diag and laplace-kfac; "
-            "ensemble-NAME is an ensemble of NAME, ensemble one of point estimates; an unknown name lists all there are.",
+            help="Posteriors to fit. By default mean-field, laplace-diag and laplace-kfac; ensemble-NAME is an "
+            "ensemble of NAME, ensemble one of point estimates; an unknown name lists all there are.",
             show_default=False,
         ),
     ] = ",".join(DEFAULT_GUIDES),

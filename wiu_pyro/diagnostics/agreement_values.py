@@ -169,7 +169,6 @@ def function_values(idata: Any, chains: Sequence[int]) -> FunctionValues | None:
 def _by_member(data: xr.Dataset, name: str) -> xr.Dataset:
     """Return what each member of an ensemble says alone, as chains: the networks that others are set beside."""
     parts = data[["member_mean", "member_variance"]].stack(network=("chain", "member"), create_index=False)
-    found = parts.drop_vars(["chain", "member"], errors="ignore").rename(
+    return parts.drop_vars(["chain", "member"], errors="ignore").rename(
         {"member_mean": "mean", "member_variance": name, "network": "chain"}
     )
-    return found

@@ -103,7 +103,8 @@ def log_density(idata: Any, kind: str | None = None) -> np.ndarray:
     Returns
     -------
     ndarray, shape (chain, N)
-        As many chains as the predictive has: one of an ensemble, for the mixture over its members. Nats; of a classifier floored as `wiu_pyro.metrics.nll_pointwise` says.
+        As many chains as the predictive has: one of an ensemble, for the mixture over its members. Nats; of a
+        classifier floored as `wiu_pyro.metrics.nll_pointwise` says.
 
     Raises
     ------

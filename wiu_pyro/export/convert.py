@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 
@@ -147,7 +145,7 @@ def to_inference_data(fit: Any, data: Any = None, *, num_samples: int = 200, see
         observed = predictions.observations(data)
         check_new_data(source.model, source.structure, centres[0], parts=observed.parts)
         groups |= _data_groups(source, observed, centres, config=config)
-        groups["sample_stats"] = _with_log_joint(source, groups)
+        groups["sample_stats"] = predictions.with_log_joint(source.structure.num_data, groups)
     return _built(groups)
 
 
@@ -158,15 +156,15 @@ def _built(groups: dict[str, xr.Dataset]) -> Any:
 
 
 def _ensemble(fit: Fit, data: Any, config: ExportConfig, *, num_samples: int, seed: int) -> Any:
-    """Return the file of an ensemble: each member exported alone, joined along `chain`, with the mixture's predictions."""
+    """Return the file of an ensemble: each member exported alone, along `chain`, and the predictions of all."""
     export = partial(to_inference_data, **{**vars(config), "predictive": None})
     groups = joined_groups(fit, export, num_samples=num_samples, seed=seed)
     if data is not None:
         observed = predictions.observations(data)
         check_new_data(fit.model, fit.structure, fit.point_estimate, parts=observed.parts)
-        groups |= _observed_groups(observed, config)
+        groups |= predictions.observed_groups(observed, config)
         groups |= mixture_groups(fit, observed, config, num_samples=num_samples, seed=seed)
-        groups["sample_stats"] = _with_log_joint(fit, groups)
+        groups["sample_stats"] = predictions.with_log_joint(fit.structure.num_data, groups)
     return _built(groups)
 
 
@@ -275,7 +273,7 @@ def _data_groups(
     *,
     config: ExportConfig,
 ) -> dict[str, xr.Dataset]:
-    groups: dict[str, xr.Dataset | None] = dict(_observed_groups(observed, config))
+    groups: dict[str, xr.Dataset | None] = dict(predictions.observed_groups(observed, config))
     default = getattr(source.guide, "default_predictive", "sampled")
     kinds = predictions.predictive_kinds(config.predictive, default)
     for kind in kinds:
@@ -286,24 +284,3 @@ def _data_groups(
         if kind == default or len(kinds) == 1:
             groups["log_likelihood"] = predictions.log_likelihood_group(found)
     return {name: group for name, group in groups.items() if group is not None}
-
-
-def _observed_groups(observed: predictions.Observations, config: ExportConfig) -> dict[str, xr.Dataset]:
-    groups = {"constant_data": predictions.constant_group(observed.parts[0], split=config.split)}
-    if observed.labels is not None:
-        groups["observed_data"] = predictions.observed_group(
-            observed.labels, split=config.split, class_names=config.class_names
-        )
-    return {name: group for name, group in groups.items() if group is not None}
-
-
-def _with_log_joint(source: Source | Fit, groups: dict[str, xr.Dataset]) -> xr.Dataset:
-    """Return `sample_stats` with `lp`, the log joint density of each draw, where the data are all the training data."""
-    stats, likelihood = groups["sample_stats"], groups.get("log_likelihood")
-    if likelihood is None or likelihood.attrs["predictive"] != "sampled":
-        return stats
-    all_of_it = math.isclose(likelihood.sizes["obs_id"], source.structure.num_data, rel_tol=1e-6)
-    if groups["observed_data"].attrs["split"] != "train" or not all_of_it:
-        return stats
-    lp = stats["log_prior"] + likelihood["obs"].astype(np.float64).sum("obs_id")
-    return stats.assign(lp=lp.assign_attrs(units="nats"))

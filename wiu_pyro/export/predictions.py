@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,9 +25,11 @@ __all__ = [
     "log_likelihood_group",
     "observations",
     "observed_group",
+    "observed_groups",
     "predict_chains",
     "predictive_group",
     "predictive_kinds",
+    "with_log_joint",
 ]
 
 MEMBERS = ("member_mean", "member_variance")  # of an ensemble
@@ -207,3 +210,33 @@ def constant_group(inputs: torch.Tensor, *, split: str) -> xr.Dataset | None:
     dims = ends.get(inputs.dim(), tuple(f"x_dim{axis}" for axis in range(inputs.dim() - 1)))
     values = inputs.detach().float().cpu().numpy()
     return with_coords(xr.Dataset({"x": (("obs_id", *dims), values)}, attrs={"split": split}))
+
+
+def observed_groups(observed: Observations, config: Any) -> dict[str, xr.Dataset]:
+    """Return the groups of inputs and labels, those of them that there are.
+
+    Parameters
+    ----------
+    observed : Observations
+    config : ExportConfig
+
+    Returns
+    -------
+    dict of str to Dataset
+    """
+    groups = {"constant_data": constant_group(observed.parts[0], split=config.split)}
+    if observed.labels is not None:
+        groups["observed_data"] = observed_group(observed.labels, split=config.split, class_names=config.class_names)
+    return {name: group for name, group in groups.items() if group is not None}
+
+
+def with_log_joint(num_data: float, groups: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """Return `sample_stats` with `lp`, the log joint density of each draw, where the data are all the training data."""
+    stats, likelihood = groups["sample_stats"], groups.get("log_likelihood")
+    if likelihood is None or likelihood.attrs["predictive"] != "sampled":
+        return stats
+    all_of_it = math.isclose(likelihood.sizes["obs_id"], num_data, rel_tol=1e-6)
+    if groups["observed_data"].attrs["split"] != "train" or not all_of_it:
+        return stats
+    lp = stats["log_prior"] + likelihood["obs"].astype(np.float64).sum("obs_id")
+    return stats.assign(lp=lp.assign_attrs(units="nats"))

@@ -40,7 +40,7 @@ class AutoEnsemble(AutoGuide):
         A Pyro model.
     member : callable, optional
         Makes the guide of one member from the model: a guide class, or a function such as
-        ``lambda model: AutoKFACLaplace(model, curvature="fisher_mc")``. `AutoPointEstimate`, a deep ensemble, when None.
+        ``lambda model: AutoKFACLaplace(model, curvature="fisher_mc")``; `AutoPointEstimate` when None: a deep ensemble.
     size : int
         Number of members, at least 2.
     init : callable, optional
@@ -116,6 +116,15 @@ class AutoEnsemble(AutoGuide):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """Sample the weights of a member chosen at random; in a vectorised plate of one for each of its elements.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            What the model is called with.
+
+        Returns
+        -------
+        dict of site to Tensor
 
         Raises
         ------

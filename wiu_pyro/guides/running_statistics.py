@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from wiu_pyro.nn import evaluation_mode, run_at, weight_module

@@ -1,8 +1,8 @@
 """Predictions of an ensemble: the mixture over its members, all alike.
 
 The mean is the mean over members; predictive entropy that of the mean; expected entropy the mean over members and their
-draws; mutual information the difference, which therefore holds what the members disagree in as well as what each of them
-does not know. Intervals are quantiles of all members' draws together. Of point estimates there are no draws: the
+draws; mutual information the difference, which therefore holds what the members disagree in as well as what each of
+them does not know. Intervals are quantiles of all members' draws together. Of point estimates there are no draws: the
 mixture has as many points as members, and no 95 % interval of class probabilities.
 """
 
