@@ -162,7 +162,7 @@ def test_diagnostic_works_on_an_ensemble_of_posteriors(kfac, name):
 
 @pytest.mark.parametrize(("case", "name"), [(case, name) for case, names in REFUSED.items() for name in sorted(names)])
 def test_diagnostic_says_why_it_cannot(case, name, request):
-    with pytest.raises(WiuError, match="through the training|point estimate|uncertain weights|image shape|such a layer"):
+    with pytest.raises(WiuError, match="through the training|point estimate|uncertain weight|image shape|such a layer"):
         _asked(name, request.getfixturevalue(case)[2])
 
 
