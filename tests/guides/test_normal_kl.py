@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from wiu_pyro.guides.network_guide import FlatPrior
+from wiu_pyro.guides.flat_prior import FlatPrior
 from wiu_pyro.guides.normal_kl import moments_and_kl, site_kl
 
 F64 = torch.float64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, FlatPrior
+from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI, FlatPrior
 
 __all__ = ["cross_entropy"]
 

@@ -19,7 +19,8 @@ from wiu_pyro.errors import GuideError, PriorError, near_matches
 from wiu_pyro.guides.closed_form import ClosedForm
 from wiu_pyro.guides.dropout_trail import Dropout, find_dropouts
 from wiu_pyro.guides.dropout_weights import DropoutWeights, Mask
-from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
+from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
+from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.start import is_real
 from wiu_pyro.guides.trained_by import refuse_svi
 from wiu_pyro.nn import ModelStructure

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from wiu_pyro.errors import GuideError
+from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
 from wiu_pyro.guides.ivon_update import IVONUpdate, Target
-from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
+from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.trained_by import refuse_svi
 
 __all__ = ["AutoIVON"]

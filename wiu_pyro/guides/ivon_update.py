@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wiu_pyro.guides.network_guide import FlatPrior
+from wiu_pyro.guides.flat_prior import FlatPrior
 
 if TYPE_CHECKING:
     from wiu_pyro.guides.ivon import AutoIVON

@@ -37,7 +37,8 @@ from wiu_pyro.guides.blocks import Block
 from wiu_pyro.guides.cost import Cost, LayerCost, refuse_what_does_not_fit
 from wiu_pyro.guides.cost_measured import measure_cost
 from wiu_pyro.guides.data_pass import DataPass
-from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
+from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
+from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.prior_scales import PriorTuning, read_tuning
 from wiu_pyro.guides.prior_tuning import tuned
 from wiu_pyro.nn import Batches, as_batches, base_distribution, complete_num_data, run_at, weight_module

@@ -19,7 +19,8 @@ from torch.distributions import biject_to
 from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.guides.blocks import Block
 from wiu_pyro.guides.cross_entropy import cross_entropy
-from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
+from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
+from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.output_noise import RULES
 from wiu_pyro.guides.weight_draw import DrawSource
 from wiu_pyro.linalg import LowRankCovariance

@@ -18,9 +18,10 @@ from wiu_pyro.curvature import MatrixRule, rule_for
 from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.guides.blocks import Block, BlockNormal
 from wiu_pyro.guides.cross_entropy import cross_entropy
+from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
 from wiu_pyro.guides.matrix_normal_factors import LayerFactors
 from wiu_pyro.guides.matrix_normal_noise import MatrixSource
-from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
+from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.start import is_real
 from wiu_pyro.linalg import DiagonalPrecision, MatrixNormalPrecision, Precision
 from wiu_pyro.nn import Layer, ModelStructure

@@ -9,8 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +19,7 @@ from pyro.infer.autoguide.initialization import InitMessenger
 from torch.distributions import biject_to
 
 from wiu_pyro.errors import GuideError, PriorError
+from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI, FlatPrior, read_priors
 from wiu_pyro.guides.start import init_to_network
 from wiu_pyro.nn import (
     Batches,
@@ -35,45 +34,7 @@ from wiu_pyro.nn import (
 
 __all__ = ["NetworkGuide"]
 
-HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 _INSTANCES: dict[str, itertools.count[int]] = {}
-
-
-@dataclass(frozen=True)
-class FlatPrior:
-    """The priors of a flat vector of weights.
-
-    Attributes
-    ----------
-    loc, scale : Tensor, shape (latent_dim,)
-        Mean and sd where the prior is Normal, else 0 and 1.
-    normal : Tensor of bool, shape (latent_dim,)
-        Where the prior is Normal.
-    num_normal : int
-    log_scale_sum : float
-        Σ log sd over the Normal ones.
-    """
-
-    loc: torch.Tensor
-    scale: torch.Tensor
-    normal: torch.Tensor
-    num_normal: int
-    log_scale_sum: float
-
-    @property
-    def all_normal(self) -> bool:
-        """Whether every prior is Normal."""
-        return self.num_normal == len(self.loc)
-
-    @cached_property
-    def precision(self) -> torch.Tensor:
-        """1 / sd² of each."""
-        return self.scale.square().reciprocal()
-
-    @cached_property
-    def centred(self) -> bool:
-        """Whether every mean is zero."""
-        return not self.loc.any()
 
 
 class NetworkGuide(AutoContinuous):
@@ -223,22 +184,10 @@ class NetworkGuide(AutoContinuous):
         """Return the priors in the order of the flat vector; read once, and again after a move to another device."""
         cached = self.__dict__.get("_flat_prior")
         if cached is None or cached.loc.device != self.loc.device:
-            cached = self.__dict__["_flat_prior"] = self._read_priors()
+            nodes = self.prototype_trace.nodes
+            sites = [(name, nodes[name]["fn"], shape) for name, _, shape in self.sites()]
+            cached = self.__dict__["_flat_prior"] = read_priors(sites, self.prior_scales, like=self.loc)
         return cached
-
-    def _read_priors(self) -> FlatPrior:
-        locs, scales, normal = [], [], []
-        for name, _, shape in self.sites():
-            base = base_distribution(self.prototype_trace.nodes[name]["fn"])
-            is_normal = type(base).__name__ == "Normal"
-            like = self.loc.new_zeros(shape)
-            locs.append((base.loc.to(like) + like).reshape(-1) if is_normal else like.reshape(-1))
-            scale = base.scale.to(like) * self.prior_scales.get(name, 1.0) + like if is_normal else like + 1
-            scales.append(scale.reshape(-1))
-            normal.append(torch.full((shape.numel(),), is_normal, device=like.device))
-        mask = torch.cat(normal)
-        log_scale_sum = torch.cat(scales)[mask].double().log().sum().item()
-        return FlatPrior(torch.cat(locs), torch.cat(scales), mask, int(mask.sum()), log_scale_sum)
 
     def other_log_prior(self, flat: torch.Tensor) -> torch.Tensor:
         """Return the log prior of the sites without a Normal prior at a flat vector, on the unconstrained scale."""

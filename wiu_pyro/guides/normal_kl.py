@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, FlatPrior
+from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI, FlatPrior
 
 __all__ = ["mixed_kl", "moments_and_kl", "site_kl"]
 

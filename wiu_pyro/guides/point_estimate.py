@@ -16,7 +16,8 @@ from torch import nn
 
 from wiu_pyro.errors import PriorError
 from wiu_pyro.guides.closed_form import ClosedForm
-from wiu_pyro.guides.network_guide import HALF_LOG_TWO_PI, NetworkGuide
+from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
+from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.nn import ModelStructure
 
 __all__ = ["AutoPointEstimate", "PointTrained", "is_point_estimate"]
