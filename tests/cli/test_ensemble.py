@@ -95,6 +95,31 @@ def test_an_ensemble_of_one_is_refused_before_anything_is_loaded():
         RunSettings(ensemble_size=1).check()
 
 
+def test_one_network_is_shown_of_a_group_of_weights_for_units_of_two_do_not_correspond(finished, capsys):
+    path = finished[1] / "posteriors" / "ensemble-laplace-kfac.nc"
+    assert main(["summary", str(path), "--group", "layer_1"]) == 0
+    shown = capsys.readouterr().out
+    assert "layer_1 · the first of 3 networks" in shown
+    first = schema.dataset(load(path), "layer_1")["bias"].values[0, :, 0].mean()
+    row = next(line for line in shown.splitlines() if line.startswith("bias[0]"))
+    assert float(row.split()[1]) == pytest.approx(first, abs=6e-4)
+
+
+def test_a_point_ensembles_table_says_what_it_has_not(finished, capsys):
+    assert main(["summary", str(finished[1] / "posteriors" / "ensemble.nc")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "No layer of this posterior has weights with an uncertainty." in shown
+    assert "factorises" not in shown
+
+
+def test_sweeps_have_a_row_for_each_ensemble_of_each_seed(finished, tmp_path, capsys):
+    script, _ = finished
+    options = ["--guides", "ensemble", "--ensemble-size", "2", "--epochs", "1", "--num-samples", "4"]
+    assert main(["sweep", "--models", str(script), "--seeds", "0,1", "--out", str(tmp_path), *options]) == 0
+    assert main(["compare", str(tmp_path)]) == 0
+    assert "ensemble" in capsys.readouterr().out
+
+
 def test_layers_can_be_asked_of_an_ensemble(finished):
     _, folder = finished
     options = ["--guides", "ensemble-laplace-kfac", "--no-refit", "--num-samples", "4", "--effect-draws", "5"]

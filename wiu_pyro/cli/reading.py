@@ -16,7 +16,9 @@ from wiu_pyro import diagnostics, schema
 from wiu_pyro.cli.console import warn
 from wiu_pyro.cli.sweep_table import is_sweep, show_sweep
 from wiu_pyro.cli.tables import print_json, print_table
+from wiu_pyro.diagnostics.seeds import num_seeds
 from wiu_pyro.errors import DataError, SchemaError, near_matches
+from wiu_pyro.export.container import build
 from wiu_pyro.report import Posterior, write_report
 from wiu_pyro.report.columns import SHORT_COLUMNS, layer_rows
 from wiu_pyro.report.figures import figure_of
@@ -129,12 +131,17 @@ def _show_group(posterior: Posterior, group: str, *, as_json: bool) -> None:
         layer = schema.layer_group(group)
         hint = f"Did you mean '{layer}'? " if layer in known else near_matches(group, known)
         raise SchemaError(f"A group with draws is needed, but this file has no '{group}'. {hint}")
-    table = az.summary(posterior.idata, group=group, kind="stats")
+    networks, title = num_seeds(posterior.idata), f"{posterior.name} · {group}"
+    idata = posterior.idata
+    if networks > 1 and group != "posterior":  # weights of two networks do not correspond
+        first = schema.dataset(idata, group).isel(chain=[0])
+        idata, title = build({group: first}), f"{title} · the first of {networks} networks"
+    table = az.summary(idata, group=group, kind="stats")
     rows = [{"weight": str(name)} | row for name, row in zip(table.index, table.to_dict("records"), strict=True)]
     if as_json:
         print_json({"posterior": posterior.name, "group": group, "weights": rows})
     else:
-        print_table(rows, title=f"{posterior.name} · {group}")
+        print_table(rows, title=title)
 
 
 def print_wrapped(text: str) -> None:

@@ -112,7 +112,7 @@ def _held_sentence(table: xr.Dataset) -> str:
 
 def _caveats(table: xr.Dataset) -> list[str]:
     caveats = []
-    if "contraction_sum" in table:
+    if "contraction_sum" in table and bool(table["contraction_sum"].notnull().any()):
         caveats.append(
             "The posterior factorises over weights, so its sd is about the conditional one and the contraction is an "
             "upper figure: compare it with conditional figures of other posteriors only."

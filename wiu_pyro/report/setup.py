@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from wiu_pyro import schema
 from wiu_pyro.report.content import Code, Section, Table
 from wiu_pyro.report.numbers import MISSING, bytes_in_words, number, percent, seconds_in_words
@@ -31,7 +33,7 @@ def setup_section(posteriors: Sequence[Posterior], record: Record) -> Section:
         ("Input scaling", _text(attrs.get("input_scaling"))),
         ("Prior", _text(attrs.get("prior"))),
         ("Likelihood", _text(attrs.get("likelihood"))),
-        ("Seed", _text(attrs.get("seed"))),
+        ("Seed", _text(record.get("settings", {}).get("seed", attrs.get("seed")))),
         ("Device", _text(record.get("device"))),
         ("Time for all of it", seconds_in_words(record.get("seconds"))),
         ("Peak memory", bytes_in_words(record.get("peak_memory_bytes"))),
@@ -42,6 +44,8 @@ def setup_section(posteriors: Sequence[Posterior], record: Record) -> Section:
 
 
 def _text(value: Any) -> str:
+    if np.ndim(value):  # the seeds of several networks
+        return ", ".join(map(str, np.asarray(value).tolist()))
     return MISSING if value in (None, "") else number(value)
 
 
