@@ -98,6 +98,29 @@ def test_weights_used_twice_are_refused_with_the_way_out():
         F.linear(x, weight)
 
 
+TRANSPOSED = {
+    "t": lambda x, weight: F.linear(x, weight.t()),
+    "T": lambda x, weight: x @ weight.T,
+    "matmul": lambda x, weight: x @ weight,
+    "embedding": lambda x, weight: F.embedding(torch.tensor([0, 2]), weight),
+    "other rows": lambda x, weight: F.linear(x[:2], weight),
+}
+
+
+@pytest.mark.parametrize("use", TRANSPOSED.values(), ids=TRANSPOSED)
+@pytest.mark.parametrize("rule", ["local", "flipout"])
+def test_weights_of_a_sampled_output_cannot_be_drawn_for_another_layer(use, rule):
+    x = torch.rand(4, 3)
+    weight = source(3, 3, rule=rule, num_rows=4).draw()
+    F.linear(x, weight)
+    with pytest.raises(ModelError, match=r"used twice.*would not share their noise"):
+        use(x, weight)
+    weight = source(3, 3, rule=rule, num_rows=4).draw()
+    use(x, weight)
+    with pytest.raises(ModelError, match="used twice"):
+        F.linear(x, weight)
+
+
 def test_one_draw_for_the_batch_may_be_used_twice():
     weight = source(3, 3, rule="reparam").draw()
     x = torch.rand(4, 3)

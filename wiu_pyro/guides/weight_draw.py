@@ -39,7 +39,8 @@ class DrawSource:
     ) -> None:
         self.loc, self.scale, self.rule, self.num_rows = loc, scale, rule, num_rows
         self.drawn: dict[Span, torch.Tensor] = {}
-        self.used: set[Span] = set()
+        self.used: set[Span] = set()  # by layers that sampled their output
+        self.taken: set[Span] = set()  # by operations that compute with the draw itself
         self.closed: dict[Span, torch.Tensor] = {}  # the KL of what has one in closed form
         self.site_scale: Any = 1.0  # by which Pyro multiplies the site's log-probability
 
@@ -136,6 +137,10 @@ class WeightDraw(torch.Tensor):
             output = _layer(func, args, kwargs)
             if output is not None:
                 return output
+        if func in LAYERS or func in COMPUTING:
+            for part in (*args, *kwargs.values()):
+                if isinstance(part, WeightDraw):
+                    _claim(part, sampled=False)
         return func(*_plain(args), **_plain(kwargs))
 
 
@@ -189,18 +194,25 @@ def _layer(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     if unbatched or (source.num_rows is not None and len(layer_input) != source.num_rows):
         return None
     draws = [part for part in (weight, bias) if isinstance(part, WeightDraw)]
-    if any(part.span in part.source.used for part in draws):
-        raise ModelError(
-            "Sampling a layer's output needs each layer to be used once in a pass, but weights of shape "
-            f"{tuple(weight.shape)} were used twice, and the two outputs would not share their noise. Draw the weights "
-            'instead: AutoMeanField(model, estimator="reparam"), or the handler reparameterization().'
-        )
     for part in draws:
-        part.source.used.add(part.span)
+        _claim(part, sampled=True)
     options = tuple(given.get(name, default) for name, default in LAYERS[func].items())
     if func is F.linear:
         return source.rule.linear(layer_input, _moments(weight), _moments(bias))
     return source.rule.convolution(func, layer_input, _moments(weight), _moments(bias), *options)
+
+
+def _claim(draw: WeightDraw, *, sampled: bool) -> None:
+    """Note a use of a draw; raise where a layer that samples its output is not its only use."""
+    source, (first, last) = draw.source, draw.span
+    before = source.used | source.taken if sampled else source.used
+    if any(first < end and start < last for start, end in before):
+        raise ModelError(
+            "Sampling a layer's output needs each layer to be used once in a pass, but weights of shape "
+            f"{tuple(draw.shape)} were used twice, and the two outputs would not share their noise. Draw the weights "
+            'instead: AutoMeanField(model, estimator="reparam"), or the handler reparameterization().'
+        )
+    (source.used if sampled else source.taken).add(draw.span)
 
 
 def _moments(value: Any) -> Any:
@@ -224,6 +236,32 @@ VIEWS = {
     torch.Tensor.contiguous,
     torch.reshape,
 }
+COMPUTING = {  # with weights as such, so that a prior's density, which may have a draw of its own, is none of it
+    torch.Tensor.t,
+    torch.Tensor.transpose,
+    torch.Tensor.permute,
+    torch.Tensor.flip,
+    torch.Tensor.matmul,
+    torch.Tensor.__matmul__,
+    torch.Tensor.__rmatmul__,
+    torch.Tensor.mm,
+    torch.Tensor.mv,
+    torch.Tensor.bmm,
+    torch.Tensor.__getitem__,
+    torch.t,
+    torch.transpose,
+    torch.permute,
+    torch.matmul,
+    torch.mm,
+    torch.bmm,
+    torch.addmm,
+    torch.einsum,
+    torch.embedding,
+    F.embedding,
+    torch.conv_transpose1d,
+    torch.conv_transpose2d,
+    torch.conv_transpose3d,
+} | {getattr(torch.Tensor, name).__get__ for name in ("T", "mT")}
 _PROPERTIES = (
     "shape",
     "dtype",
