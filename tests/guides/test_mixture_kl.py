@@ -34,15 +34,22 @@ def test_it_is_the_kl_over_weight_and_scale_with_the_scales_at_their_best(mean: 
     assert value.item() == pytest.approx(joint_kl(mean, sd), rel=1e-5)
 
 
-@pytest.mark.parametrize(("mean", "sd"), POSTERIORS)
-def test_it_is_at_least_the_kl_of_the_weight_alone(mean: float, sd: float) -> None:
-    def integrand(z: float) -> float:
-        log_prior = np.logaddexp.reduce(np.log(PROBABILITIES) + stats.norm.logpdf(mean + sd * z, 0, SCALES))
-        return stats.norm.pdf(z) * (stats.norm.logpdf(z) - np.log(sd) - log_prior)
+@pytest.mark.parametrize(("mean", "sd"), [*POSTERIORS, (0.0, 0.06)])
+def test_it_is_the_kl_of_the_weight_alone_and_what_the_scales_then_leave_open(mean: float, sd: float) -> None:
+    """By the chain rule KL(q(w) q(k) from p(w, k)) = KL(q(w) from p(w)) + E KL(q(k) from p(k | w))."""
+    best = np.log(PROBABILITIES) + stats.norm.logpdf(np.hypot(mean, sd), 0, SCALES)
+    best -= np.logaddexp.reduce(best)
 
-    alone = integrate.quad(integrand, -8, 8, points=[0.0])[0]
+    def integrand(z: float) -> tuple[float, float]:
+        joint = np.log(PROBABILITIES) + stats.norm.logpdf(mean + sd * z, 0, SCALES)
+        log_prior = np.logaddexp.reduce(joint)
+        open_yet = np.exp(best) @ (best - (joint - log_prior))
+        return stats.norm.pdf(z) * np.array([stats.norm.logpdf(z) - np.log(sd) - log_prior, open_yet])
+
+    alone, left = (integrate.quad(lambda z, part=part: integrand(z)[part], -8, 8, points=[0.0])[0] for part in (0, 1))
     value = mixture_kl(torch.tensor([mean]), torch.tensor([sd]).log(), GRID).item()
-    assert alone - 1e-4 <= value <= alone + np.log(len(SCALES))
+    assert left >= 0
+    assert value == pytest.approx(alone + left, rel=1e-4, abs=1e-4)
 
 
 def test_its_gradient_is_that_of_the_plain_expression() -> None:
