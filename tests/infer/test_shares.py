@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-from tests.infer.share import EXACT, FITS, fits, gradient_and_elbo
+from tests.infer.share import EXACT, FITS, data, fits, gradient_and_elbo
+from wiu_pyro.guides import by_name, known_guides
+from wiu_pyro.guides.ensemble import PREFIX
+from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.infer.shares import _noise_per_datum
+from wiu_pyro.nn import BayesianNetwork
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +64,23 @@ def test_noise_of_single_data_is_drawn_apart_and_the_expected_elbo_is_the_same(s
     found, expected = shared[0]["elbo"], gradient_and_elbo()
     assert found["mean"] == pytest.approx(expected["mean"], abs=4 * (found["se"] ** 2 + expected["se"] ** 2) ** 0.5)
     assert found["se"] == pytest.approx(expected["se"], rel=0.25)  # noise in common would make it greater
+
+
+@pytest.mark.parametrize("name", [name for name in known_guides() if not name.startswith(PREFIX)])
+def test_guides_whose_random_numbers_grow_with_the_batch_have_them_drawn_apart(name):
+    model = BayesianNetwork(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Dropout(0.2), nn.Linear(5, 3)), num_data=33)
+    if name != "mc-dropout":
+        model.net[2].p = 0.0
+    guide = by_name(name)(model)
+    if not isinstance(guide, NetworkGuide):
+        return  # Pyro's own draw weights alone
+    guide.setup(data())
+    after = []
+    for rows in (3, 33):
+        torch.manual_seed(0)
+        guide.negative_elbo(*(part[:rows] for part in data()))
+        after.append(torch.rand(()).item())
+    assert _noise_per_datum(SimpleNamespace(model=model, guide=guide)) or after[0] == after[1]
 
 
 def test_processes_go_on_together_after_they_were_stopped(shared):

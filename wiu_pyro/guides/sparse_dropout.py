@@ -80,6 +80,7 @@ class AutoSparseVariationalDropout(NetworkGuide):
     cli_name = "sparse-dropout"
     structure_name = "sparse-dropout"
     trained_by = "fit"
+    estimator = "local"  # the only one: each datum has noise of its own
     has_own_prior = True
 
     def __init__(
