@@ -193,6 +193,18 @@ def test_parameters_without_a_prior_are_trained_by_adam():
     assert [group["lr"] for group in optimiser.param_groups] == [0.1, 1e-3]
 
 
+def test_clipped_gradients_leave_the_estimate_of_the_sds_alone():
+    """Scaled down, noise times gradient would say that the data know little, and all sds would go to the prior's."""
+    model, data = small_classifier()
+    fits = [
+        wiu.fit(model, AutoIVON(model), data, epochs=1, batch_size=len(data[0]), max_norm=most, seed=1)
+        for most in (None, 1e-6)
+    ]
+    free, clipped = (one.guide for one in fits)
+    assert not torch.equal(free.loc, clipped.loc)
+    assert torch.equal(free.hess, clipped.hess)
+
+
 def test_too_few_steps_for_the_sds_to_move_are_no_convergence():
     model, data = small_classifier()
     fit = wiu.fit(model, AutoIVON(model), data, epochs=12, batch_size=24)

@@ -164,6 +164,11 @@ class AutoIVON(NetworkGuide):
         return IVONUpdate(self, others, learning_rate=learning_rate)
 
     @property
+    def never_clipped(self) -> tuple[torch.Tensor, ...]:
+        """What `max_norm` of `wiu_pyro.fit` leaves as it is: scaled down, it would make all sds too wide."""
+        return (self.stretch,)
+
+    @property
     def rescaled(self) -> bool:
         """Whether the learning rate is in units of the initial h + δ, or that of the natural gradient itself."""
         return self.hess_init is not None

@@ -212,7 +212,9 @@ class Training:
                 f" Lower the learning rate (now {optimiser.param_groups[0]['lr']:.2g}) or check that batch's data."
             )
         if self.config.max_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.config.max_norm)
+            own = {id(parameter) for parameter in getattr(self.run.guide, "never_clipped", ())}
+            clipped = [parameter for parameter in self.parameters if id(parameter) not in own]
+            nn.utils.clip_grad_norm_(clipped, self.config.max_norm)
         optimiser.step()
         return value
 
