@@ -13,9 +13,9 @@ from wiu_pyro.errors import DeviceError, GuideError
 from wiu_pyro.guides import AutoDiagonalLaplace, AutoMeanField
 from wiu_pyro.infer.averaged_parameters import AveragedParameters
 from wiu_pyro.infer.early_stopping import EarlyStopping
-from wiu_pyro.infer.means import autocast, give_own_rate, kept_on_device
+from wiu_pyro.infer.means import autocast, give_own_rate
 from wiu_pyro.infer.training import Training
-from wiu_pyro.nn import BayesianNetwork, as_batches
+from wiu_pyro.nn import BayesianNetwork
 
 X = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
 Y = X[:, :3].argmax(1)
@@ -231,11 +231,6 @@ def test_autocast_runs_products_in_the_lower_precision_and_leaves_the_parameters
     assert weight.dtype == torch.float32
     with autocast(torch.device("cpu"), "float32"):
         assert (weight @ weight).dtype == torch.float32
-
-
-def test_data_stay_where_they_are_on_the_cpu():
-    batches = as_batches((X, Y))
-    assert kept_on_device(batches, torch.device("cpu")) is batches
 
 
 def test_settings_say_the_whole_recipe():

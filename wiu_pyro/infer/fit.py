@@ -25,7 +25,6 @@ from wiu_pyro.infer.cross_validation import cross_validate_prior
 from wiu_pyro.infer.empirical_bayes import refuse_other_guides
 from wiu_pyro.infer.ensemble import fit_ensemble
 from wiu_pyro.infer.fit_checkpoint import training_file
-from wiu_pyro.infer.means import kept_on_device
 from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.run import Run
 from wiu_pyro.infer.seeding import seeded
@@ -100,7 +99,6 @@ def fit(
         generator = torch.Generator().manual_seed(seed)
         batches = as_batches(data, batch_size=config.batch_size, generator=generator, device=device)
         structure = check_data(model, batches)
-        batches = kept_on_device(batches, device)
         run = Run(model, guide, config=config, structure=structure, device=device)
         begin = {**start.point_estimate, **start.unsampled} if isinstance(start, Fit) else start
         run.prepare(batches, begin)

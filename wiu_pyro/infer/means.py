@@ -1,4 +1,4 @@
-"""The means of a training: rates of groups of parameters, the precision of the network, data kept on the device."""
+"""The means of a training: rates of groups of parameters, the precision of the network."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from typing import Any
 
 import torch
 
-from wiu_pyro.curvature import available_bytes
 from wiu_pyro.errors import GuideError
-from wiu_pyro.nn import Batches
 
-__all__ = ["autocast", "give_own_rate", "kept_on_device"]
-
-SHARE = 0.25  # of the device's free memory, that data may take
+__all__ = ["autocast", "give_own_rate"]
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
@@ -53,26 +49,3 @@ def give_own_rate(optimiser: torch.optim.Optimizer, parameters: list[torch.Tenso
             f"log_scale_rate is for guides that train log sds, but the update of this one ({type(optimiser).__name__}) "
             "has none. Leave it out, or use AutoMeanField."
         )
-
-
-def kept_on_device(batches: Batches, device: torch.device) -> Batches:
-    """Return batches whose tensors lie on a GPU from the start, where they take little of its free memory.
-
-    Their order stays as it is. Datasets and DataLoaders are left as they are.
-
-    Parameters
-    ----------
-    batches : Batches
-    device : device
-
-    Returns
-    -------
-    Batches
-    """
-    if device.type != "cuda" or not isinstance(batches.source, tuple):
-        return batches
-    size = sum(part.numel() * part.element_size() for part in batches.source)
-    if size > SHARE * available_bytes(device):
-        return batches
-    moved = tuple(part.to(device) for part in batches.source)
-    return Batches(moved, batches.batch_size, batches.generator, device)
