@@ -209,7 +209,7 @@ class AutoMeanField(NetworkGuide):
             yield name, posterior.to_event(prior.event_dim - posterior.event_dim)
 
     def kl_divergence(self, flat: torch.Tensor | None = None) -> torch.Tensor:
-        """Return KL(q ‖ prior) in nats: where priors are not Normal by the draw `flat`, or as `scale_indicators` says."""
+        """Return KL(q ‖ prior) in nats: by the draw `flat` where priors are not Normal, unless over scales too."""
         return self._moments_and_kl(flat)[2]
 
     def _moments_and_kl(self, flat: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
