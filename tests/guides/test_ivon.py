@@ -162,6 +162,24 @@ def test_precision_stays_positive_whatever_the_noise(share):
     assert ((hess + target.decay) / before).min() >= 0.499
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+def test_step_of_the_hessian_is_that_of_the_papers_algorithm(temperature):
+    """Shen et al. (2024), algorithm 1, lines 3, 5 and 7: from the gradient of the mean loss."""
+    generator = torch.Generator().manual_seed(0)
+    prior = ready(network(), small_classifier()[1]).flat_prior()
+    target = Target.of(prior, 24, temperature)
+    size, share = len(prior.loc), 0.3  # 1 - beta_2
+    hess = torch.rand(size, generator=generator) + 0.5
+    gradient, noise = (torch.randn(size, generator=generator) for _ in range(2))
+    variance = 1 / (24 / temperature * (hess + target.decay))
+    drawn = noise * variance.sqrt()
+    estimate = gradient / 24 * drawn / variance
+    curved = 0.5 * share**2 * (hess - estimate) ** 2 / (hess + target.decay)
+    expected = (1 - share) * hess + share * estimate + curved
+    _move_hessian(hess, drawn * gradient, target=target, share=share)
+    torch.testing.assert_close(hess, expected)
+
+
 def test_going_on_from_the_saved_state_gives_the_same_bits():
     data = small_classifier()[1]
     whole = AutoIVON(network())
