@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pyro.infer.autoguide import AutoDelta
 
 import wiu_pyro as wiu
 from tests.export.conftest import make_data, make_model
-from wiu_pyro.guides import AutoKFACLaplace, AutoLastLayerLaplace, AutoMeanField
+from wiu_pyro.diagnostics import training_loss
+from wiu_pyro.guides import AutoKFACLaplace, AutoLastLayerLaplace, AutoMeanField, AutoSWAG
 from wiu_pyro.infer import TrackConfig
+from wiu_pyro.plots import loss
 from wiu_pyro.schema import dataset
 
 
@@ -71,6 +74,25 @@ def test_joined_runs_of_different_length_are_filled_with_nan(tmp_path, track):
     assert kl.sizes["chain"] == 2
     assert np.isnan(kl.values[0, -1]).all()
     assert np.isfinite(kl.values[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("guide", "temperature", "meaning"),
+    [
+        (AutoMeanField, 1.0, "-ELBO, summed over the data"),
+        (AutoMeanField, 0.5, "-ELBO, summed over the data, the prior's part times 0.5"),
+        (AutoKFACLaplace, 1.0, "-log joint density, summed over the data"),
+        (AutoSWAG, 1.0, "-log joint density, summed over the data"),
+        (AutoDelta, 1.0, "-log joint density, summed over the data"),
+    ],
+)
+def test_loss_says_what_it_is(tmp_path, guide, temperature, meaning):
+    options = {} if temperature == 1 else {"temperature": temperature}
+    _, idata = exported(tmp_path, guide, **options)
+    assert dataset(idata, "training")["loss"].attrs["meaning"] == meaning
+    table = training_loss(idata)
+    assert table["loss"].attrs["long_name"] == f"loss: {meaning}, nats"
+    assert loss(table).get_ylabel() == f"loss = {meaning.partition(',')[0].replace('-', '−')}, nats"
 
 
 def test_a_fit_that_was_not_tracked_has_its_losses_alone(tmp_path):

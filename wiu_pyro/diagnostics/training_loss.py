@@ -27,10 +27,11 @@ def training_loss(idata: Any) -> xr.Dataset:
     Returns
     -------
     Dataset, dims (epoch) or, with several chains, (chain, epoch)
-        ``loss`` in nats, -ELBO summed over the data; ``validation_*`` where the fit kept them. ``tail_start`` and
-        ``before_start`` (no dims): first epochs of the last tenth and of the tenth before it. ``tail_mean`` and
-        ``before_mean``: mean loss over each, NaN with fewer than ten epochs, where the fit was not assessed. Whether it
-        converged is for the fit to say, not for these: attributes ``converged`` and ``convergence_detail``.
+        ``loss`` in nats, summed over the data: -ELBO, or what its ``long_name`` says; ``validation_*`` where the fit
+        kept them. ``tail_start`` and ``before_start`` (no dims): first epochs of the last tenth and of the tenth before
+        it. ``tail_mean`` and ``before_mean``: mean loss over each, NaN with fewer than ten epochs, where the fit was
+        not assessed. Whether it converged is for the fit to say, not for these: attributes ``converged`` and
+        ``convergence_detail``.
 
     Raises
     ------
@@ -53,6 +54,6 @@ def training_loss(idata: Any) -> xr.Dataset:
         out[f"{name}_start"] = ((), int(epochs[begin]))
         mean = out["loss"].isel(epoch=slice(begin, end)).mean("epoch")
         out[f"{name}_mean"] = mean if window else mean * np.nan
-    out["loss"].attrs["long_name"] = "loss: -ELBO summed over the data, nats"
+    out["loss"].attrs["long_name"] = f"loss: {data['loss'].attrs.get('meaning', '-ELBO, summed over the data')}, nats"
     out.attrs = carried_attrs(idata)
     return squeeze_chain(out)

@@ -34,11 +34,21 @@ def training_group(fit: Fit, *, point_layers: Collection[str] = ()) -> xr.Datase
     """
     losses = {"loss": fit.losses} | {f"validation_{name}": values for name, values in fit.validation.items()}
     variables = {name: (("chain", "epoch"), np.asarray(values, np.float32)[None]) for name, values in losses.items()}
-    variables["loss"] = (*variables["loss"], {"units": "nats", "meaning": "-ELBO, summed over the data"})
+    variables["loss"] = (*variables["loss"], {"units": "nats", "meaning": _meaning(fit)})
     data = xr.Dataset(variables)
     if fit.track is not None and len(fit.track.step):
         data = _with_track(data, fit.track, point_layers)
     return with_coords(data)
+
+
+def _meaning(fit: Fit) -> str:
+    """Return what the loss is: no ELBO where a point was trained, nor where the prior weighs other than by Bayes."""
+    objective = getattr(fit.guide, "objective", "-ELBO")
+    if fit.settings.get("guide") in ("AutoDelta", "AutoLaplaceApproximation"):
+        objective = "-log joint density"
+    weight = float(getattr(fit.guide, "temperature", 1.0))
+    weighted = "" if weight == 1 else f", the prior's part times {weight:g}"
+    return f"{objective}, summed over the data{weighted}"
 
 
 def _with_track(data: xr.Dataset, track: Track, point_layers: Collection[str]) -> xr.Dataset:

@@ -84,6 +84,7 @@ class AutoBlockNormal(NetworkGuide):
     """
 
     default_predictive = "linearised"
+    objective = "-log joint density"  # that its point estimate was trained by
 
     def __init__(self, source: NetworkGuide, *, point_sites: tuple[str, ...], batch: tuple[torch.Tensor, ...]) -> None:
         super().__init__(source.model, init_loc_fn=source._init_loc_fn, temperature=source.temperature)

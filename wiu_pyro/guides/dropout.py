@@ -75,6 +75,7 @@ class AutoMCDropout(NetworkGuide):
     structure_name = "mc-dropout"
     trained_by = "fit"
     needs_dropout = True
+    objective = "-log joint density under dropout"
     no_density = "weights under dropout have no density: their masks are discrete"
 
     def __init__(

@@ -131,6 +131,11 @@ class AutoMeanField(NetworkGuide):
         self._site_kls = SiteKLs({name: self.prototype_trace.nodes[name]["fn"] for name, *_ in self.sites()})
         self.log_scale = nn.Parameter((self.init_scale * torch.cat(scales)).log())
 
+    @property
+    def objective(self) -> str:  # type: ignore[override]
+        """What `negative_elbo` is, where the temperature is 1."""
+        return "-ELBO over weights and their scales" if self.scale_indicators else "-ELBO"
+
     def least_travel(self) -> float:
         """Return the way of a log sd from its start to the prior's, where it belongs if the data say nothing."""
         return abs(math.log(self.init_scale))

@@ -63,6 +63,7 @@ class NetworkGuide(AutoContinuous):
     factorised: ClassVar[bool] = False  # all weights independent Normals, with means and sds from `_loc_scale`
     has_own_prior: ClassVar[bool] = False  # whether `structure` has other priors than the model
     needs_dropout: ClassVar[bool] = False  # whether it takes networks with dropout alone
+    objective: ClassVar[str] = "-ELBO"  # what `negative_elbo` is, where the temperature is 1
     no_density: ClassVar[str] = ""  # why `log_prob` gives no density, where it gives none
 
     def __init__(

@@ -36,6 +36,8 @@ class PointTrained(NetworkGuide):
         Multiplies the weight of the prior against the likelihood; 1 is Bayes.
     """
 
+    objective: ClassVar[str] = "-log joint density"
+
     def __init__(
         self,
         model: Callable[..., Any],

@@ -82,6 +82,7 @@ class AutoSparseVariationalDropout(NetworkGuide):
     trained_by = "fit"
     estimator = "local"  # the only one: each datum has noise of its own
     has_own_prior = True
+    objective = "-ELBO up to a constant"
 
     def __init__(
         self,
