@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 from torch import nn
 
 import wiu_pyro as wiu
@@ -34,12 +34,21 @@ def kfac():
     return fitted(AutoKFACLaplace)
 
 
-def probabilities(fit, data):
-    """The class probabilities of a network at its own point estimate, by torch alone."""
-    net = fit.model.net
+def logits(fit, data):
+    """The outputs of a network at its own point estimate, by torch alone."""
     with torch.no_grad():
-        logits = torch.func.functional_call(net, fit.point_estimate, (data[0],))
-        return torch.softmax(logits, -1).double().numpy()
+        return torch.func.functional_call(fit.model.net, fit.point_estimate, (data[0],)).double().numpy()
+
+
+def probabilities(fit, data):
+    return special.softmax(logits(fit, data), -1)
+
+
+def assert_functional_variance_is_total(found, alone, fit, data):
+    """By the law of total variance: the mean of the members' own, and the variance of their means."""
+    between = np.var([logits(one, data) for one in fit.members], 0)
+    within = np.mean([one.functional_variance for one in alone], 0)
+    np.testing.assert_allclose(found.functional_variance, within + between, rtol=1e-4)
 
 
 def test_each_member_is_the_fit_of_its_own_seed_from_fresh_weights(points):
@@ -99,6 +108,8 @@ def test_members_with_a_posterior_are_mixed_from_what_each_predicts_alone(kfac, 
     np.testing.assert_allclose(found.log_likelihood, np.concatenate([one.log_likelihood for one in alone]), atol=1e-5)
     assert (found.lower <= np.min([one.mean for one in alone], 0)).all()
     np.testing.assert_allclose(found.member_variance, [one.probability_variance for one in alone], atol=1e-6)
+    if kind == "linearised":
+        assert_functional_variance_is_total(found, alone, fit, data)
 
 
 def test_intervals_are_quantiles_of_all_members_draws_together():
@@ -108,8 +119,8 @@ def test_intervals_are_quantiles_of_all_members_draws_together():
     for one, seed in zip(fit.members, member_seeds(0, SIZE), strict=True):
         for weights in wiu.infer.draw_weights(one, num_samples=40, seed=seed):
             with torch.no_grad():
-                logits = torch.func.functional_call(one.model.net, weights, (data[0],))
-            draws.append(torch.softmax(logits, -1).numpy())
+                outputs = torch.func.functional_call(one.model.net, weights, (data[0],))
+            draws.append(torch.softmax(outputs, -1).numpy())
     np.testing.assert_allclose(found.lower, np.quantile(draws, 0.025, axis=0), atol=1e-6)
     np.testing.assert_allclose(found.upper, np.quantile(draws, 0.975, axis=0), atol=1e-6)
 
@@ -124,6 +135,14 @@ def test_closed_forms_are_mixed_too_and_have_no_interval(kfac, link):
     np.testing.assert_allclose(found.predictive_entropy, stats.entropy(mean.astype(float), axis=1), rtol=1e-4)
     assert found.lower is None
     assert (found.mutual_information is None) == (link == "probit")
+    assert_functional_variance_is_total(found, alone, fit, data)
+    if link == "probit":
+        return
+    expected = np.mean([one.expected_entropy for one in alone], 0)
+    np.testing.assert_allclose(found.expected_entropy, expected, atol=1e-6)
+    np.testing.assert_allclose(found.mutual_information, found.predictive_entropy - expected, atol=1e-6)
+    variance = np.mean([one.probability_variance for one in alone], 0) + np.var([one.mean for one in alone], 0)
+    np.testing.assert_allclose(found.probability_variance, variance, atol=1e-6)
 
 
 @pytest.mark.parametrize("member", [None, AutoKFACLaplace, AutoMeanField])
