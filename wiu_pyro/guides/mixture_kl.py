@@ -6,7 +6,7 @@ weight and its scale, q(w) q(k) with q(k) at its best, has the KL
 .. math:: -\log \sum_k \pi_k N\!\left(\sqrt{m^2 + s^2}; 0, s_k^2\right) - \tfrac12 \log(2 \pi e s^2),
 
 the mixture's own density at the root mean square of the weight (Jensen's inequality: its log is convex in w²). It has
-no noise of draws, and is more than the KL of q(w) alone by E_q(w) KL(q(k) ‖ p(k | w)): up to 0.6 nats a weight on seven
+no noise of draws, and is more than the KL of q(w) alone by E_q(w) KL(q(k) ‖ p(k | w)): up to 0.7 nats a weight on seven
 equally likely scales from 0.0025 to 0.63, several nats where q(w) lies between two scales that are orders of magnitude
 apart. Grids of scales are those of Stephens (2017), *False discovery rates: a new deal*; the bound is that of Palmer et
 al. (2006), *Variational EM algorithms for non-Gaussian latent variable models*.
