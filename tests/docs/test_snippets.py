@@ -43,9 +43,9 @@ def undecided_signs():
     return runpy.run_path(str(SNIPPETS / "new_diagnostic.py"))["undecided_signs"]
 
 
-def test_every_snippet_is_shown_on_the_page():
-    page = (SNIPPETS.parent / "extending.rst").read_text()
-    assert all(f"snippets/{path.name}" in page for path in SNIPPETS.glob("*.py"))
+def test_every_snippet_is_shown_on_a_page():
+    pages = [path.read_text() for path in (SNIPPETS.parent / "extending.rst", *SNIPPETS.parent.glob("howto/*.rst"))]
+    assert all(any(f"snippets/{path.name}" in page for page in pages) for path in SNIPPETS.glob("*.py"))
 
 
 def test_new_diagnostic_counts_draws_on_the_other_side_of_zero(undecided_signs):
