@@ -61,10 +61,18 @@ print(textwrap.fill(wiu.diagnostics.within_statement(table), width=100))
 # %%
 # A finding, or the shape of the approximation?
 # ---------------------------------------------
-# A Kronecker-factored posterior *can* say little else: its variances are about an outer product of an input side and an
-# output side, so what lies "from weight to weight" is small by its making. Mean field and the exact diagonal are free
-# to differ weight by weight. Where they too show inputs, it is the network. Signal-to-noise adds the means, which are
-# free in all of them:
+# Where the data outweigh the prior, as in a last layer, the variances of a Kronecker-factored posterior are about an
+# outer product of an input side and an output side: little *can* lie from weight to weight. Mean field and the exact
+# diagonal are free to differ weight by weight. Where they too show inputs, it is the network; how much is left from
+# weight to weight is the approximation's to say:
+
+for name, table in answers.tables("mnist_mlp", "within_layer").items():
+    rest = table[["share", "share_low", "share_high"]].sel(quantity="log_sd_to_prior", part="rest").mean("chain")
+    print(f"{name}\n{rest.to_dataframe()[list(rest)].round(2)}\n")
+
+# %%
+# Signal-to-noise adds the means. Laplace has them from a point estimate; a mean field finds its own, and may find
+# others.
 
 side_by_side("mnist_mlp", "log_snr")
 

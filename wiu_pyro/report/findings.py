@@ -16,6 +16,7 @@ __all__ = ["QUESTIONS", "Finding", "findings", "findings_rst"]
 
 UNSETTLED = "The fit had not converged"  # said with the posterior's name instead
 SILENT = ("No two layers have", "No layer has weights", "Layer '")  # openings of statements without a finding
+CONDITIONAL = "conditional_contraction"
 QUESTIONS = {
     "between_layers": "Do the layers differ in their uncertainty?",
     "within_layer": "Do the weights within a layer differ, and along what?",
@@ -36,10 +37,16 @@ class _Source:
     by_layer: bool = False
 
 
+def _between(table: xr.Dataset) -> str:
+    """Speak of conditional contraction where there is one, like beside like."""
+    known = table["metric"].values
+    return diagnostics.between_statement(table, CONDITIONAL if CONDITIONAL in known else "contraction")
+
+
 SOURCES = {
-    "between_layers": (_Source("between_layers", diagnostics.between_statement, 2),),
+    "between_layers": (_Source("between_layers", _between, 2),),
     "within_layer": (_Source("within_layer", diagnostics.within_statement, by_layer=True),),
-    "during_training": (_Source("convergence", diagnostics.convergence_statement),),
+    "during_training": (_Source("convergence", diagnostics.convergence_statement, 2),),
     "weight_size": (_Source("magnitude_conditional", diagnostics.magnitude_statement),),
     "pruning": (
         _Source("identification_conditional", diagnostics.identification_statement, 2),
