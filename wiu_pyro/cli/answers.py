@@ -214,7 +214,7 @@ def _ensemble(seeds: Seeds, data_root: Path | None) -> Any:
 
 
 def write_findings(out: Path) -> list[Path]:
-    """Write what all tables of a folder say, for the documentation: ``findings.rst``, and ``brief.rst`` in short.
+    """Write what all tables of a folder say, for the documentation: ``findings.rst``, and shorter ``brief.rst``.
 
     Parameters
     ----------

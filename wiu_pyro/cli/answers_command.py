@@ -22,7 +22,10 @@ def answers(
     ood: Annotated[
         str | None, typer.Option(metavar="NAME|FOLDER|TAR", help="Data out of distribution, for the AUROC.")
     ] = None,
-    images: Annotated[int, typer.Option(help="Test images the interventions are judged on.")] = 2_000,
+    images: Annotated[int, typer.Option(help="Test images that sets of layers are judged on.")] = 2_000,
+    prune_images: Annotated[
+        int | None, typer.Option(help="Test images that pruned networks are judged on.", show_default="all")
+    ] = None,
     num_samples: Annotated[int, typer.Option(help="Draws behind every set of layers.")] = 50,
     data_root: DataRoot = None,
     debug: Debug = False,
@@ -42,7 +45,7 @@ def answers(
     from wiu_pyro.cli.answers import groups_of_seeds, write_answers, write_findings
     from wiu_pyro.cli.answers_interventions import InterventionOptions, write_interventions
 
-    options = InterventionOptions(ood=ood, images=images, num_samples=num_samples)
+    options = InterventionOptions(ood=ood, images=images, prune_images=prune_images, num_samples=num_samples)
     for seeds in groups_of_seeds(folder):
         if tables:
             print(write_answers(seeds, out, data_root=data_root))

@@ -34,7 +34,9 @@ class InterventionOptions:
     ood : str or None
         Data out of distribution.
     images : int
-        Test images that sets of layers are judged on; pruned networks are judged on all.
+        Test images that sets of layers are judged on.
+    prune_images : int or None
+        Test images that pruned networks are judged on; None takes all.
     num_samples : int
         Draws behind every set of layers.
     effect_draws, effect_images : int
@@ -43,6 +45,7 @@ class InterventionOptions:
 
     ood: str | None = None
     images: int = 2_000
+    prune_images: int | None = None
     num_samples: int = 50
     effect_draws: int = 20
     effect_images: int = 250
@@ -104,7 +107,8 @@ def _pruned(fits: list[Any], plan: Plan, options: InterventionOptions) -> xr.Dat
     from wiu_pyro.interventions import prune
 
     # without training data: the brain surgeon's curvature is that of a Kronecker-factored posterior alone
-    return prune(fits, plan.test.tensors, sparsities=SPARSITIES, rankings=("global",))
+    images = tuple(part[: options.prune_images] for part in plan.test.tensors)
+    return prune(fits, images, sparsities=SPARSITIES, rankings=("global",))
 
 
 def _deterministic(fits: list[Any], plan: Plan, options: InterventionOptions) -> xr.Dataset:

@@ -87,7 +87,7 @@ def findings(answers: Answers, question: str, network: str | None = None, *, bri
     network : str, optional
         One network alone.
     brief : bool
-        In fewer sentences, by those posteriors alone that have something to say, without a mark of convergence.
+        By those posteriors alone that have something to say, without a mark of convergence.
 
     Returns
     -------
@@ -108,13 +108,13 @@ def findings(answers: Answers, question: str, network: str | None = None, *, bri
             said: dict[str, list[str]] = {}
             for posterior, table in answers.tables(name, source.table).items():
                 mark = " (not converged)" if table.attrs.get("converged") == "no" and not brief else ""
-                said.setdefault(_opened(source, table, brief=brief), []).append(f"{posterior}{mark}")
+                said.setdefault(_opened(source, table), []).append(f"{posterior}{mark}")
             found += [Finding(name, tuple(who), text) for text, who in said.items()]
     return [one for one in found if not (brief and one.text.startswith(SILENT))]
 
 
-def _opened(source: _Source, table: xr.Dataset, *, brief: bool) -> str:
-    more = _layers_split(table) if source.by_layer and not brief else 0
+def _opened(source: _Source, table: xr.Dataset) -> str:
+    more = _layers_split(table) if source.by_layer else 0
     return opening(source.say(table).split(f" {UNSETTLED}")[0], source.sentences + more)
 
 
@@ -156,7 +156,7 @@ def findings_rst(answers: Answers, *, brief: bool = False, pages: str = "/tutori
         lines += [f"**{question}** :doc:`The answer with figures <{pages}/{key}>`", ""]
         for network in answers.networks:
             own = findings(answers, key, network, brief=brief)
-            lines += [f"*{_escaped(called[network])}*", ""] if own else []
+            lines += [f"*{_escaped(called[network].split(':')[0])}*", ""] if own else []
             lines += [line for one in own for line in (f"- {_names(one.posteriors)}: {_escaped(one.text)}", "")]
     return "\n".join(lines)
 
