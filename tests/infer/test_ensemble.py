@@ -10,7 +10,7 @@ from torch import nn
 
 import wiu_pyro as wiu
 from wiu_pyro.errors import GuideError
-from wiu_pyro.guides import AutoEnsemble, AutoKFACLaplace, AutoMeanField, AutoPointEstimate
+from wiu_pyro.guides import AutoEnsemble, AutoKFACLaplace, AutoMeanField, AutoPointEstimate, by_name, known_guides
 from wiu_pyro.infer import ensemble_of, predict
 from wiu_pyro.infer.ensemble import member_seeds
 from wiu_pyro.nn import BayesianNetwork
@@ -257,3 +257,37 @@ def test_what_is_no_ensemble_is_not_joined(seeds, guides, message):
     fits = [wiu.fit(model, guide(model), data, epochs=1, seed=seed) for seed, guide in zip(seeds, guides, strict=True)]
     with pytest.raises(GuideError, match=message):
         ensemble_of(fits)
+
+
+MEMBERS = sorted(set(known_guides()) - {"ensemble", "auto-laplace"})  # the last needs its mode
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # each guide's own, of a training this short
+@pytest.mark.parametrize("name", MEMBERS)
+def test_any_guide_can_be_a_member(name):
+    kind = known_guides()[name]
+    model, data = small_classifier(dropout=0.25 if getattr(kind, "needs_dropout", False) else 0.0)
+    fit = wiu.fit(model, by_name(f"ensemble-{name}")(model, size=2), data, epochs=3, batch_size=8)
+    idata = wiu.to_inference_data(fit, data, num_samples=5)
+    assert wiu.schema.attrs(idata)["approximation"] == f"ensemble-{name}"
+    assert wiu.schema.dataset(idata, "posterior").sizes["chain"] == 2
+    found = predict(fit, data, num_samples=5)
+    np.testing.assert_allclose(found.mean, found.member_mean.mean(0), atol=1e-6)
+    np.testing.assert_allclose(found.mean.sum(1), 1, atol=1e-5)
+
+
+def test_members_keep_checkpoints_of_their_own(tmp_path):
+    alone, data = fitted(batch_size=8)
+    seen = []
+
+    class Watched(AutoPointEstimate):
+        def after_step(self, step, total):
+            seen.extend(path.name for path in tmp_path.iterdir())
+
+    path = tmp_path / "fit"
+    fit, _ = fitted(Watched, batch_size=8, checkpoint=path, checkpoint_seconds=0.0)
+    assert {name.partition(".member")[2][0] for name in seen if ".member" in name} == {"0", "1", "2"}
+    assert not list(tmp_path.iterdir())
+    for one, other in zip(alone.members, fit.members, strict=True):
+        assert all(torch.equal(value, other.point_estimate[name]) for name, value in one.point_estimate.items())

@@ -18,7 +18,7 @@ from torch import nn
 import wiu_pyro as wiu
 from tests.infer.killed import data, whole_fit
 from wiu_pyro.errors import FitError
-from wiu_pyro.guides import AutoKFACLaplace, AutoMeanField, PriorTuning
+from wiu_pyro.guides import AutoKFACLaplace, AutoMeanField, AutoSWAG, PriorTuning
 from wiu_pyro.infer.fit_checkpoint import training_path
 from wiu_pyro.infer.training import Training
 from wiu_pyro.nn import BayesianNetwork, Normal
@@ -32,6 +32,7 @@ FITS = {
     "empirical Bayes": (AutoMeanField, {"tune_prior": BY_CLOSED_FORM, "track": "epoch"}),
     "Laplace": (AutoKFACLaplace, {"track": "epoch"}),
     "Laplace, prior tuned online": (AutoKFACLaplace, {"tune_prior": ONLINE}),
+    "SWAG": (AutoSWAG, {}),
     "Pyro's own": (autoguide.AutoNormal, {}),
 }
 
