@@ -110,6 +110,7 @@ class _Written:
     folder: Path
     missing: dict[str, dict[str, str]] = field(default_factory=dict)
     convergence: dict[str, Any] = field(default_factory=dict)
+    layers: list[str] = field(default_factory=list)
 
     def add(self, posterior: str, name: str, table: xr.Dataset | str) -> None:
         if isinstance(table, str):
@@ -134,7 +135,7 @@ def write_answers(seeds: Seeds, out: Path, *, data_root: Path | None = None) -> 
     Path
         The network's folder.
     """
-    from wiu_pyro import diagnostics
+    from wiu_pyro import diagnostics, schema
     from wiu_pyro.export import concat, load
 
     written = _Written(out / seeds.name)
@@ -143,6 +144,7 @@ def write_answers(seeds: Seeds, out: Path, *, data_root: Path | None = None) -> 
         say(f"{seeds.name}, {name}: tables ...")
         idata = concat([load(folder.posterior(name)) for folder in seeds.folders])
         posteriors[name] = idata
+        written.layers = schema.layer_names(idata)
         written.convergence[name] = [record["posteriors"][name]["convergence"] for record in seeds.records]
         for table, content in answer_tables(idata):
             written.add(name, table, content)
@@ -171,6 +173,7 @@ def _record(seeds: Seeds, written: _Written) -> dict[str, Any]:
     return {
         "network": seeds.name,
         "about": about,
+        "layers": written.layers,
         "model": first.get("model", {}),
         "data": {name: first["data"][name] for name in ("name", "num_train", "num_test", "image_shape", "scaling")},
         "seeds": [record["settings"]["seed"] for record in seeds.records],

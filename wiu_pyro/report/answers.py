@@ -132,14 +132,15 @@ class Answers:
 
     @property
     def networks(self) -> list[str]:
-        """The networks there are tables of."""
-        return sorted(path.parent.name for path in self.folder.glob(f"*/{RECORD}"))
+        """The networks there are tables of, those of few layers first."""
+        held = sorted(self.folder.glob(f"*/{RECORD}"))
+        return [path.parent.name for path in sorted(held, key=lambda path: len(_read(path).get("layers", ())))]
 
     def record(self, network: str) -> dict[str, Any]:
         """Return what a network's tables rest on: seeds, settings, versions, convergence, missing tables."""
         if network not in self.networks:
             raise DataError(f"There are no tables of '{network}'. {near_matches(network, self.networks)}")
-        return json.loads((self.folder / network / RECORD).read_text(encoding="utf-8"))
+        return _read(self.folder / network / RECORD)
 
     def posteriors(self, network: str) -> list[str]:
         """Return the network's posteriors, in the order they are shown."""
@@ -189,6 +190,10 @@ class Answers:
         """Return why posteriors have no table of that name."""
         reasons = self.record(network).get("missing", {})
         return {posterior: said[name] for posterior, said in reasons.items() if name in said}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_answers(folder: str | Path) -> Answers:
