@@ -22,6 +22,7 @@ from wiu_pyro.cli.options import (
     File,
     PriorText,
     Prune,
+    Report,
     TrackEvery,
     TrainImages,
     TunePer,
@@ -145,6 +146,7 @@ def run(
     prior: PriorText = None,
     ensemble_size: EnsembleSize = 5,
     prune: Prune = False,
+    report: Report = True,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder: keep what is there.")
     ] = False,
@@ -183,6 +185,7 @@ def run(
         prior=prior,
         ensemble_size=ensemble_size,
         prune=prune,
+        report=report,
         resume=resume,
         overwrite=overwrite,
     )

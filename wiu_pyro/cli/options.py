@@ -16,6 +16,7 @@ __all__ = [
     "File",
     "PriorText",
     "Prune",
+    "Report",
     "TrackEvery",
     "TrainImages",
     "TunePer",
@@ -52,6 +53,9 @@ TrackEvery = Annotated[
 EnsembleSize = Annotated[int, typer.Option(metavar="N", help="Members of each ensemble (ensemble, ensemble-NAME).")]
 TrainImages = Annotated[int | None, typer.Option(help="Train on the first so many images alone.", show_default="all")]
 Prune = Annotated[bool, typer.Option("--prune", help="Also find how many weights of each posterior can go.")]
+Report = Annotated[
+    bool, typer.Option("--report/--no-report", help="Write the page; wiu report DIR writes it at any later time.")
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(help="Where data by name lie or are put.", show_default="WIU_DATA, else the user's cache"),

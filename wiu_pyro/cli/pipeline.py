@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import resource
+import shlex
 import sys
 import time
 from datetime import UTC, datetime
@@ -60,13 +61,13 @@ def run_pipeline(settings: RunSettings) -> None:
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     save_record(plan.folder, plain(record))
-    _show(plan)
+    _show(plan, refitted=bool(open_guides))
 
 
 def _note_all_guides(record: dict[str, Any], settings: RunSettings) -> None:
     """Let the record ask for all guides the folder holds or will hold, also those of the run that is gone on with."""
     guides = tuple(dict.fromkeys([*record["settings"]["guides"], *settings.guides]))
-    record["settings"]["guides"] = list(guides)
+    record["settings"] |= {"guides": list(guides), "report": settings.report}
     record |= {"finished": False, "command": dataclasses.replace(settings, guides=guides).command()}
 
 
@@ -219,8 +220,8 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
-def _show(plan: Plan) -> None:
-    """Print the layer tables and the answer, and write the page."""
+def _show(plan: Plan, *, refitted: bool) -> None:
+    """Print the layer tables and the answer, and write the page, unless it is not wanted."""
     folder = plan.folder
     posteriors, missing = read_posteriors(folder)
     for posterior in posteriors:
@@ -228,4 +229,9 @@ def _show(plan: Plan) -> None:
         print()
     print_wrapped(answer(posteriors).text)
     print()
-    print(f"Report: {write_report(folder.path, posteriors, missing=missing)}")
+    if plan.settings.report:
+        print(f"Report: {write_report(folder.path, posteriors, missing=missing)}")
+        return
+    if refitted:
+        folder.page.unlink(missing_ok=True)  # of an earlier run: it lacks what was fitted now
+    say(f"No page was asked for. Write it with: wiu report {shlex.quote(str(folder.path))}")

@@ -82,6 +82,8 @@ class RunSettings:
         Members of each ensemble.
     prune : bool
         Also prune each posterior and write what came of it.
+    report : bool
+        Write the page once all is fitted; ``wiu report`` writes it later.
     resume, overwrite : bool
         What to do when `out` already holds a run; at most one of them.
     """
@@ -105,6 +107,7 @@ class RunSettings:
     prior: str | None = None
     ensemble_size: int = 5
     prune: bool = False
+    report: bool = True
     resume: bool = False
     overwrite: bool = False
 
@@ -158,9 +161,10 @@ class RunSettings:
         for name, value in asdict(self).items():
             if name in ("model", "resume", "overwrite") or value == getattr(defaults, name):
                 continue
-            option = f"--{name.replace('_', '-')}"
+            option = name.replace("_", "-")
             text = ",".join(value) if name == "guides" else str(value)
-            words += [option] if value is True else [option, text]
+            switches = {True: [f"--{option}"], False: [f"--no-{option}"]}
+            words += switches[value] if isinstance(value, bool) else [f"--{option}", text]
         return shlex.join(words)
 
 

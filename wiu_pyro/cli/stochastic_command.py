@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from wiu_pyro.cli.console import say
-from wiu_pyro.cli.options import DataRoot, Debug
+from wiu_pyro.cli.options import DataRoot, Debug, Report
 from wiu_pyro.cli.run_settings import settings_of
 from wiu_pyro.errors import DataError
 from wiu_pyro.report.folder import STOCHASTIC_LAYERS, RunFolder, written_aside
@@ -28,6 +29,7 @@ def stochastic_layers(
     effect_draws: Annotated[int, typer.Option(help="Pairs of draws behind the layers' effects; 0: none.")] = 50,
     refit: Annotated[bool, typer.Option(help="Also fit posteriors to each set of layers alone.")] = True,
     data_root: DataRoot = None,
+    report: Report = True,
     debug: Debug = False,
 ) -> None:
     """Ask whether the last layer is enough: predictions of a run with only some of its layers uncertain.
@@ -65,7 +67,10 @@ def stochastic_layers(
             table.to_netcdf(aside, engine="h5netcdf")
         print_wrapped(f"{name}: {diagnostics.stochastic_layers_statement(table)}")
         print()
-    show_report(folder)
+    if report:
+        show_report(folder)
+    else:
+        say(f"The page was left as it is. Write it with: wiu report {shlex.quote(str(folder))}")
 
 
 def images_away(name: str, plan: Any, data_root: Path | None) -> Any:

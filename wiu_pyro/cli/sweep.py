@@ -31,6 +31,7 @@ __all__ = ["Workers", "is_complete", "run_sweep"]
 
 LOG = "log.txt"
 FREE = ("--out", "--guides", "--data-root", "--device")  # options that do not decide what a run holds
+FREE_SWITCHES = ("--no-report",)  # the same, of those without a value
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def is_complete(settings: RunSettings) -> bool:
     -------
     bool
         False as well where the record cannot be read, was made by other settings, or by another text of the script.
+        The page counts only if the settings ask for it.
     """
     folder = RunFolder(settings.out)
     try:
@@ -115,7 +117,7 @@ def is_complete(settings: RunSettings) -> bool:
     except OutputError:
         return False
     held = record.get("posteriors", {})
-    if not record.get("finished") or not folder.page.is_file():
+    if not record.get("finished") or (settings.report and not folder.page.is_file()):
         return False
     if not all(name in held and folder.posterior(name).is_file() for name in settings.guides):
         return False
@@ -129,7 +131,7 @@ def _words(command: str) -> list[str]:
     for word in words:
         if word in FREE:
             next(words, None)
-        else:
+        elif word not in FREE_SWITCHES:
             kept.append(word)
     return kept
 

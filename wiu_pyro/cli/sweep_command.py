@@ -43,6 +43,10 @@ def sweep(
     tune_per: TunePer = None,
     track_every: TrackEvery = None,
     ensemble_size: Annotated[int | None, typer.Option(help="As for wiu run.")] = None,
+    report: Annotated[
+        bool | None,
+        typer.Option("--report/--no-report", help="The page of each run.", show_default="report"),
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Runs at a time, in processes of this machine.")] = 1,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler, tcp://host:8786, or local.")
@@ -72,7 +76,7 @@ def sweep(
     shared = {"epochs": epochs, "vi_epochs": vi_epochs, "learning_rate": learning_rate, "num_samples": num_samples}
     shared |= {"train_images": train_images, "track_every": track_every}
     shared |= {"batch_size": batch_size, "device": device, "data_root": data_root}
-    shared |= {"tune_prior": tune_prior, "tune_per": tune_per, "ensemble_size": ensemble_size}
+    shared |= {"tune_prior": tune_prior, "tune_per": tune_per, "ensemble_size": ensemble_size, "report": report}
     grid = read_config(config, out, axes | shared)
     if list_only:
         for name, settings in grid.runs().items():
