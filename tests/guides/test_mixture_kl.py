@@ -6,12 +6,12 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
-from scipy import integrate, stats
+from scipy import integrate, optimize, stats
 from torch import nn
 
 from wiu_pyro.errors import PriorError
 from wiu_pyro.guides import AutoMeanField
-from wiu_pyro.guides.mixture_kl import mixture_kl, scale_grid
+from wiu_pyro.guides.mixture_kl import least_kl, mixture_kl, scale_grid
 from wiu_pyro.nn import BayesianNetwork, Laplace, Normal, NormalMixture
 
 SCALES, PROBABILITIES = (0.5, 0.1, 0.02), (0.2, 0.3, 0.5)
@@ -50,6 +50,32 @@ def test_it_is_the_kl_of_the_weight_alone_and_what_the_scales_then_leave_open(me
     value = mixture_kl(torch.tensor([mean]), torch.tensor([sd]).log(), GRID).item()
     assert left >= 0
     assert value == pytest.approx(alone + left, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scales", "probabilities"), [(SCALES, PROBABILITIES), ((0.3, 0.01), (0.05, 0.95)), ((2.0, 1.0), (0.5, 0.5))]
+)
+def test_no_weight_has_less_than_the_least(scales: tuple[float, ...], probabilities: tuple[float, ...]) -> None:
+    def kl(at: np.ndarray) -> float:
+        mean, log_sd = at
+        log_densities = np.log(probabilities) + stats.norm.logpdf(np.hypot(mean, np.exp(log_sd)), 0, scales)
+        return -float(np.logaddexp.reduce(log_densities)) - log_sd - stats.norm.entropy()
+
+    starts = [(mean, np.log(scale)) for mean in (0.0, 0.1) for scale in scales]
+    found = min(optimize.minimize(kl, start, method="Nelder-Mead", tol=1e-10).fun for start in starts)
+    assert least_kl((torch.tensor(probabilities), torch.tensor(scales))) == pytest.approx(found, abs=1e-6)
+
+
+def test_what_no_weight_can_change_is_left_out_when_a_fit_is_judged() -> None:
+    prior = {"*.weight": NormalMixture(SCALES, PROBABILITIES), "*.bias": Normal(1.0)}
+    model = BayesianNetwork(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)), prior=prior, num_data=20)
+    guide = AutoMeanField(model, scale_indicators=True, temperature=0.5)
+    batch = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(20)
+    guide(*batch)
+    assert guide.loss_offset() == pytest.approx(0.5 * 8 * least_kl(GRID))
+    by_draws = AutoMeanField(model)
+    by_draws(*batch)
+    assert by_draws.loss_offset() == 0
 
 
 def test_its_gradient_is_that_of_the_plain_expression() -> None:

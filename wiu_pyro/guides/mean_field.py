@@ -140,6 +140,10 @@ class AutoMeanField(NetworkGuide):
         """Return the way of a log sd from its start to the prior's, where it belongs if the data say nothing."""
         return abs(math.log(self.init_scale))
 
+    def loss_offset(self) -> float:
+        """Return the least KL of any weights, in nats: of mixtures over scales too it is not 0."""
+        return self.temperature * self._site_kls.least() if self.scale_indicators and self.fixed_priors else 0.0
+
     @property
     def point_values(self) -> dict[str, torch.Tensor]:
         """The value of each site that stays a point estimate, on the graph of its parameter."""

@@ -26,10 +26,11 @@ from wiu_pyro.errors import PriorError
 from wiu_pyro.guides.normal_kl import site_kl
 from wiu_pyro.nn import base_distribution
 
-__all__ = ["ScaleGrid", "SiteKLs", "mixture_kl", "scale_grid"]
+__all__ = ["ScaleGrid", "SiteKLs", "least_kl", "mixture_kl", "scale_grid"]
 
 ENTROPY = 0.5 * math.log(2 * math.pi * math.e)  # of N(0, 1), in nats
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+SDS = 4001  # tried for the least KL: it is flat there, so that a fine grid has it to about 1e-6
 
 ScaleGrid = tuple[torch.Tensor, torch.Tensor]
 
@@ -86,6 +87,31 @@ def mixture_kl(loc: torch.Tensor, log_scale: torch.Tensor, grid: ScaleGrid) -> t
     return _MixtureKL.apply(loc, log_scale, *grid)
 
 
+def least_kl(grid: ScaleGrid) -> float:
+    """Return the least KL of one weight and its scale: that of mean 0 and the best sd, which data only move it from.
+
+    Parameters
+    ----------
+    grid : (Tensor, Tensor)
+        As `scale_grid` gives it.
+
+    Returns
+    -------
+    float
+        In nats; 0 for a single scale.
+
+    Examples
+    --------
+    >>> round(least_kl((torch.tensor([1.0]), torch.tensor([0.1]))), 6)
+    0.0
+    """
+    probs, scales = (values.detach().double().cpu() for values in grid)
+    # the best sd lies between the least and the widest scale: beyond them every component's term grows
+    log_sds = torch.linspace(scales.min().log().item(), scales.max().log().item(), SDS, dtype=torch.float64)
+    densities = dist.Normal(0.0, scales).log_prob(log_sds.exp()[:, None])
+    return (-(probs.log() + densities).logsumexp(-1) - ENTROPY - log_sds).min().item()
+
+
 class SiteKLs:
     """The KL in closed form of sites whose priors are Normal or mixtures of zero-mean Normals.
 
@@ -122,6 +148,11 @@ class SiteKLs:
         sizes = [shape.numel() for *_, shape in sites]
         parts = zip(*(values.split(sizes) for values in flat), strict=True)
         return torch.stack([self._of(name, *part) for (name, *_), part in zip(sites, parts, strict=True)]).sum()
+
+    def least(self) -> float:
+        """Return the least that the sum can be, whatever the weights, in nats."""
+        grids = {name: scale_grid(prior) for name, prior in self.priors.items() if not isinstance(prior, dist.Normal)}
+        return sum(self.shapes[name].numel() * least_kl(grid) for name, grid in grids.items() if grid is not None)
 
     def _of(self, name: str, loc: torch.Tensor, log_scale: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         prior = self.priors[name]
