@@ -1,9 +1,10 @@
 """Mean-field VI beside other packages, at equal prior, temperature and time: ``python -m tests.benchmarks.vi_peers``.
 
-All start at the same point estimate with the same sd, under N(0, 0.1²) for every weight, and train on whole MNIST for
-the same processor time, in batches of one size, their learning rate falling to zero along a cosine over the second half
-of it. −ELBO and error are taken from means and sds by one piece of code. bayesian-torch averages its KL over each
-tensor; here it is summed, for otherwise its temperature is another.
+All start at the same point estimate with the same sd, under one prior, and train on whole MNIST for the same processor
+time, in batches of one size, their learning rate falling to zero along a cosine over the second half of it. −ELBO and
+error are taken from means and sds by one piece of code. bayesian-torch averages its KL over each tensor; here it is
+summed, for otherwise its temperature is another. ``--prior scales`` is the mixture of `tests.benchmarks.vi_quality`,
+which only Pyro's own guide can take beside the toolkit.
 """
 
 from __future__ import annotations
@@ -30,12 +31,36 @@ import wiu_pyro as wiu
 from tests.benchmarks.cases import NETWORKS, networks
 from tests.benchmarks.quality import scores
 from tests.benchmarks.vi_quality import POINT_EPOCHS, point_estimate
+from tests.benchmarks.vi_quality import PRIOR as SCALES
 from wiu_pyro.datasets import load
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Posterior = dict[str, Pair]  # mean and sd of each parameter
-PRIOR_SD, START_SD, BATCH = 0.1, 0.01, 250
+START_SD, BATCH, KL_DRAWS = 0.01, 250, 10
 COLUMNS = {"error %": 2, "NLL": 4, "ECE": 4, "AUROC": 2, "KL": 3, "-ELBO": 3, "epochs": 1}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all are asked.
+
+    Attributes
+    ----------
+    plain : Module
+        The trained network to start from.
+    num_data : int
+    prior_sd : float or None
+        Of each weight; None is the mixture of scales.
+    """
+
+    plain: nn.Module
+    num_data: int
+    prior_sd: float | None = 0.1
+
+    def model(self) -> wiu.nn.BayesianNetwork:
+        """Return a copy of the network as a Pyro model."""
+        prior = SCALES if self.prior_sd is None else wiu.nn.Normal(self.prior_sd)
+        return wiu.nn.BayesianNetwork(copy.deepcopy(self.plain), prior=prior, num_data=self.num_data)
 
 
 @dataclass(frozen=True)
@@ -73,11 +98,11 @@ def _by_loss(
     return Trainer(step, posterior)
 
 
-def toolkit(plain: nn.Module, num_data: int) -> Trainer:
+def toolkit(task: Task) -> Trainer:
     """Return AutoMeanField with its default estimator."""
-    model = wiu.nn.BayesianNetwork(copy.deepcopy(plain), prior=wiu.nn.Normal(PRIOR_SD), num_data=num_data)
-    guide = wiu.guides.AutoMeanField(model, init_scale=START_SD / PRIOR_SD)
+    guide = wiu.guides.AutoMeanField(task.model(), scale_indicators=task.prior_sd is None)
     guide(torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.long))
+    guide.log_scale.data.fill_(math.log(START_SD))
     posterior = lambda: {  # noqa: E731
         name: (guide.loc.detach()[place].view(shape), guide.log_scale.detach().exp()[place].view(shape))
         for name, place, shape in guide.sites()
@@ -85,10 +110,10 @@ def toolkit(plain: nn.Module, num_data: int) -> Trainer:
     return _by_loss(list(guide.parameters()), lambda batch: guide.negative_elbo(*batch), posterior)
 
 
-def auto_normal(plain: nn.Module, num_data: int) -> Trainer:
+def auto_normal(task: Task) -> Trainer:
     """Return Pyro's AutoNormal through its SVI."""
     pyro.clear_param_store()
-    model = wiu.nn.BayesianNetwork(copy.deepcopy(plain), prior=wiu.nn.Normal(PRIOR_SD), num_data=num_data)
+    model = task.model()
     guide = AutoNormal(model, init_loc_fn=wiu.guides.init_to_network(model), init_scale=START_SD)
     optimiser = pyro.optim.PyroOptim(torch.optim.Adam, {"lr": 1e-3})
     svi = SVI(model, guide, optimiser, TraceMeanField_ELBO())
@@ -99,53 +124,54 @@ def auto_normal(plain: nn.Module, num_data: int) -> Trainer:
         svi.step(*batch)
 
     guide(torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.long))
-    posterior = lambda: {name: guide._get_loc_and_scale(name) for name, _ in plain.named_parameters()}  # noqa: E731
+    posterior = lambda: {name: guide._get_loc_and_scale(name) for name, _ in task.plain.named_parameters()}  # noqa: E731
     return Trainer(step, posterior)
 
 
-def bayesian_torch(plain: nn.Module, num_data: int, *, kind: str = "Reparameterization") -> Trainer:
+def bayesian_torch(task: Task) -> Trainer:
     """Return bayesian-torch's layers, their KL summed."""
     from bayesian_torch.models.dnn_to_bnn import dnn_to_bnn
 
-    net = copy.deepcopy(plain)
-    settings = {"prior_mu": 0.0, "prior_sigma": PRIOR_SD, "posterior_mu_init": 0.0, "type": kind}
+    net = copy.deepcopy(task.plain)
+    settings = {"prior_mu": 0.0, "prior_sigma": task.prior_sd, "posterior_mu_init": 0.0, "type": "Reparameterization"}
     dnn_to_bnn(net, {**settings, "posterior_rho_init": -4.0, "moped_enable": False, "moped_delta": 0.5})
     own, places = dict(net.named_parameters()), {}
-    for name in dict(plain.named_parameters()):
+    for name in dict(task.plain.named_parameters()):
         layer, _, part = name.rpartition(".")
         part = "kernel" if f"{layer}.mu_kernel" in own and part == "weight" else part
         places[name] = own[f"{layer}.mu_{part}"], own[f"{layer}.rho_{part}"]
-    _start(plain, places, math.log(math.expm1(START_SD)))
+    _start(task.plain, places, math.log(math.expm1(START_SD)))
     posterior = lambda: {name: (mean, nn.functional.softplus(rho)) for name, (mean, rho) in places.items()}  # noqa: E731
-    return _by_loss(list(net.parameters()), _loss(net, posterior, num_data), posterior)
+    return _by_loss(list(net.parameters()), _loss(net, posterior, task), posterior)
 
 
-def torchbnn(plain: nn.Module, num_data: int) -> Trainer:
+def torchbnn(task: Task) -> Trainer:
     """Return torchbnn's layers."""
     import torchbnn as bnn
 
-    net = copy.deepcopy(plain)
+    net = copy.deepcopy(task.plain)
     for path, module in list(net.named_modules()):
         if isinstance(module, nn.Linear):
-            net.set_submodule(path, bnn.BayesLinear(0, PRIOR_SD, module.in_features, module.out_features))
+            net.set_submodule(path, bnn.BayesLinear(0, task.prior_sd, module.in_features, module.out_features))
         elif isinstance(module, nn.Conv2d):
             sizes = (module.in_channels, module.out_channels, module.kernel_size)
-            net.set_submodule(path, bnn.BayesConv2d(0, PRIOR_SD, *sizes, stride=module.stride, padding=module.padding))
+            moves = {"stride": module.stride, "padding": module.padding}
+            net.set_submodule(path, bnn.BayesConv2d(0, task.prior_sd, *sizes, **moves))
     own = dict(net.named_parameters())
-    places = {name: (own[f"{name}_mu"], own[f"{name}_log_sigma"]) for name in dict(plain.named_parameters())}
-    _start(plain, places, math.log(START_SD))
+    places = {name: (own[f"{name}_mu"], own[f"{name}_log_sigma"]) for name in dict(task.plain.named_parameters())}
+    _start(task.plain, places, math.log(START_SD))
     posterior = lambda: {name: (mean, log_sd.exp()) for name, (mean, log_sd) in places.items()}  # noqa: E731
-    return _by_loss(list(net.parameters()), _loss(net, posterior, num_data), posterior)
+    return _by_loss(list(net.parameters()), _loss(net, posterior, task), posterior)
 
 
-def ivon(plain: nn.Module, num_data: int) -> Trainer:
+def ivon(task: Task) -> Trainer:
     """Return ivon-opt's optimiser, its weight decay being the prior, its Hessian starting where the sd is the same."""
     from ivon import IVON
 
-    net = copy.deepcopy(plain)
-    decay = 1 / (num_data * PRIOR_SD**2)
-    start = 1 / (num_data * START_SD**2) - decay
-    optimiser = IVON(net.parameters(), lr=0.1, ess=num_data, weight_decay=decay, hess_init=start)
+    net = copy.deepcopy(task.plain)
+    decay = 1 / (task.num_data * task.prior_sd**2)
+    start = 1 / (task.num_data * START_SD**2) - decay
+    optimiser = IVON(net.parameters(), lr=0.1, ess=task.num_data, weight_decay=decay, hess_init=start)
 
     def step(batch: Pair, fraction: float) -> None:
         optimiser.param_groups[0]["lr"] = 0.1 * fraction
@@ -171,32 +197,43 @@ def _start(plain: nn.Module, places: Posterior, spread: float) -> None:
             places[name][1].fill_(spread)
 
 
-def _loss(net: nn.Module, posterior: Callable[[], Posterior], num_data: int) -> Callable[[Pair], torch.Tensor]:
+def _loss(net: nn.Module, posterior: Callable[[], Posterior], task: Task) -> Callable[[Pair], torch.Tensor]:
     def loss(batch: Pair) -> torch.Tensor:
         output = net(batch[0])
         output = output[0] if isinstance(output, tuple) else output
-        return num_data * nn.functional.cross_entropy(output, batch[1]) + divergence(posterior())
+        return task.num_data * nn.functional.cross_entropy(output, batch[1]) + divergence(posterior(), task.prior_sd)
 
     return loss
 
 
-_MAKERS: dict[str, tuple[str, Callable[[nn.Module, int], Trainer]]] = {
+_MAKERS: dict[str, tuple[str, Callable[[Task], Trainer]]] = {
     "wiu_pyro AutoMeanField": ("wiu_pyro", toolkit),
     "Pyro AutoNormal": ("pyro", auto_normal),
     "bayesian-torch": ("bayesian_torch", bayesian_torch),
     "torchbnn": ("torchbnn", torchbnn),
     "ivon-opt": ("ivon", ivon),
 }
+OF_ANY_PRIOR = tuple(_MAKERS)[:2]
 TRAINERS = {name: make for name, (package, make) in _MAKERS.items() if importlib.util.find_spec(package)}
 
 
-def divergence(posterior: Posterior) -> torch.Tensor:
-    """Return KL(posterior ‖ prior) over all weights, in nats."""
+def divergence(posterior: Posterior, prior_sd: float | None) -> torch.Tensor:
+    """Return KL(posterior ‖ prior) over all weights, in nats; from the mixture of scales by draws."""
+    if prior_sd is None:
+        return torch.stack([_by_draws(name, *pair) for name, pair in posterior.items()]).sum()
     terms = (
-        0.5 * ((sd / PRIOR_SD) ** 2 + (mean / PRIOR_SD) ** 2 - 1) - (sd / PRIOR_SD).log()
+        0.5 * ((sd / prior_sd) ** 2 + (mean / prior_sd) ** 2 - 1) - (sd / prior_sd).log()
         for mean, sd in posterior.values()
     )
     return torch.stack([term.sum() for term in terms]).sum()
+
+
+def _by_draws(name: str, mean: torch.Tensor, sd: torch.Tensor) -> torch.Tensor:
+    own = torch.distributions.Normal(mean, sd)
+    rule = next(rule for pattern, rule in SCALES.items() if name.endswith(pattern.lstrip("*")))
+    prior = rule.distribution(mean, name=name, module=None)
+    draws = own.sample((KL_DRAWS,))
+    return (own.log_prob(draws).sum() - prior.log_prob(draws).sum()) / KL_DRAWS
 
 
 def trained(trainer: Trainer, train: Pair, *, seconds: float) -> float:
@@ -214,7 +251,7 @@ def trained(trainer: Trainer, train: Pair, *, seconds: float) -> float:
 
 
 @torch.no_grad()
-def figures(plain: nn.Module, posterior: Posterior, train: Pair, sets: tuple[Pair, Pair]) -> dict[str, float]:
+def figures(task: Task, posterior: Posterior, train: Pair, sets: tuple[Pair, Pair]) -> dict[str, float]:
     """Return scores of the mean softmax over 100 draws, and KL and −ELBO per training image, over 20 of them."""
     posterior = {name: (mean.detach(), sd.detach()) for name, (mean, sd) in posterior.items()}
     known, unknown, loss = torch.zeros(len(sets[0][0]), 10), torch.zeros(len(sets[1][0]), 10), 0.0
@@ -222,11 +259,13 @@ def figures(plain: nn.Module, posterior: Posterior, train: Pair, sets: tuple[Pai
         weights = {name: torch.normal(mean, sd) for name, (mean, sd) in posterior.items()}
         for total, (x, _) in zip((known, unknown), sets, strict=True):
             for place, part in zip(total.split(2000), x.split(2000), strict=True):
-                place += functional_call(plain, weights, part).softmax(-1) / 100
+                place += functional_call(task.plain, weights, part).softmax(-1) / 100
         if draw < 20:
             for x, y in zip(train[0].split(2000), train[1].split(2000), strict=True):
-                loss += nn.functional.cross_entropy(functional_call(plain, weights, x), y, reduction="sum").item() / 20
-    kl = divergence(posterior).item() / len(train[0])
+                loss += (
+                    nn.functional.cross_entropy(functional_call(task.plain, weights, x), y, reduction="sum").item() / 20
+                )
+    kl = divergence(posterior, task.prior_sd).item() / len(train[0])
     found = scores(known.numpy(), sets[0][1].numpy(), unknown.numpy())
     return found | {"KL": kl, "-ELBO": loss / len(train[0]) + kl}
 
@@ -244,6 +283,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("network", choices=NETWORKS, nargs="?", default="mnist_mlp")
     parser.add_argument("--minutes", type=float, default=10, help="of processor time for each")
+    parser.add_argument("--prior", default="0.1", help="sd of every weight, or 'scales'")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks"), help="where figures are kept")
     options = parser.parse_args()
@@ -256,17 +296,21 @@ def main() -> None:
     generator = torch.Generator().manual_seed(options.seed)
     point_estimate(plain, train, epochs=POINT_EPOCHS, generator=generator)
     options.cache.mkdir(parents=True, exist_ok=True)
+    mixed = options.prior == "scales"
+    task = Task(plain, len(train[0]), None if mixed else float(options.prior))
     rows: dict[str, dict[str, float]] = {}
-    for name, make in TRAINERS.items():
-        path = options.cache / f"{options.network}_{name.replace(' ', '_')}_{options.minutes:g}_{options.seed}.json"
+    for name in OF_ANY_PRIOR if mixed else TRAINERS:
+        stem = f"{options.network}_{options.prior}_{name.replace(' ', '_')}_{options.minutes:g}_{options.seed}"
+        path = options.cache / f"{stem}.json"
         if not path.exists():
             torch.manual_seed(options.seed)
-            trainer = make(plain, len(train[0]))
+            trainer = TRAINERS[name](task)
             epochs = trained(trainer, train, seconds=60 * options.minutes)
-            found = figures(plain, trainer.posterior(), train, (test, letters))
+            found = figures(task, trainer.posterior(), train, (test, letters))
             path.write_text(json.dumps(found | {"epochs": epochs}))
         rows[name] = json.loads(path.read_text())
-        print(f"\n{options.network}, N(0, {PRIOR_SD}²), seed {options.seed}, {options.minutes:g} minutes each")
+        prior = "a mixture of scales" if mixed else f"N(0, {options.prior}²)"
+        print(f"\n{options.network}, {prior}, seed {options.seed}, {options.minutes:g} minutes each")
         print(table(rows), flush=True)
 
 
