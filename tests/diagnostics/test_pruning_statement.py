@@ -95,3 +95,9 @@ def test_criterion_that_lets_most_go_is_the_best():
 def test_another_table_is_refused():
     with pytest.raises(SchemaError, match="what wiu_pyro.interventions.prune returned"):
         pruning_statement(xr.Dataset({"spearman": 0.5}))
+
+
+def test_a_table_kept_in_single_precision_says_the_same():
+    table = pruned(safe={"signal_to_noise": 0.95, "magnitude": 0.9, "random": 0.0})
+    single = table.map(lambda values: values.astype(np.float32) if values.dtype == np.float64 else values)
+    assert pruning_statement(single.assign_attrs(table.attrs)) == pruning_statement(table)

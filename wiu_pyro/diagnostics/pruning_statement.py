@@ -134,7 +134,9 @@ def _other_procedures(table: xr.Dataset) -> list[str]:
 def _most_removed(table: xr.Dataset) -> str:
     """Return error and rise at the safe sparsity of the best criterion; where there is none, at the least share."""
     name = best_criterion(table)
-    share = float(_all_together(_safe_values(table)).max()) or float(table["sparsity"][0])
+    safe = float(_all_together(_safe_values(table)).max())
+    # a saved table has its shares in full and the safe one in single precision
+    share = float(table["sparsity"].sel(sparsity=safe, method="nearest")) if safe else float(table["sparsity"][0])
     prefix = "seeds_" if "seeds_error" in table else ""
     at = {"criterion": name, "sparsity": share}
     error = float(_all_together(table[f"{prefix}error"]).sel(at))
