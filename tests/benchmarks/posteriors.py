@@ -172,7 +172,8 @@ def main() -> None:
             print(f"seed {seed}, {name}: {found[name][-1]}", flush=True)
     print(
         f"\n{options.network} on MNIST, shipped prior, {options.seeds} seeds: mean ± standard deviation over seeds; "
-        f"AUROC against notMNIST, %; minutes of the processor after the point estimate, of ensembles from fresh weights; "
+        "AUROC against notMNIST, %; minutes of the processor after the point estimate, of ensembles from fresh "
+        "weights; "
         f"{torch.get_num_threads()} threads\n{table(found)}"
     )
 
