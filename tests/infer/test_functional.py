@@ -46,7 +46,9 @@ def expected_covariance(net: nn.Module, posterior, x: torch.Tensor) -> torch.Ten
     return total
 
 
-@pytest.mark.parametrize("guide_class", [AutoDiagonalLaplace, AutoKFACLaplace, AutoFullLaplace])
+@pytest.mark.parametrize(
+    "guide_class", [AutoDiagonalLaplace, AutoKFACLaplace, AutoFullLaplace, AutoBlockDiagonalLaplace]
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_covariance_of_the_outputs_is_the_sandwich_of_their_jacobians(name, guide_class):
     net, x = build(name)
@@ -59,7 +61,9 @@ def test_covariance_of_the_outputs_is_the_sandwich_of_their_jacobians(name, guid
     torch.testing.assert_close(covariance, expected_covariance(net, posterior, x))
 
 
-@pytest.mark.parametrize("guide_class", [AutoDiagonalLaplace, AutoKFACLaplace, AutoFullLaplace])
+@pytest.mark.parametrize(
+    "guide_class", [AutoDiagonalLaplace, AutoKFACLaplace, AutoFullLaplace, AutoBlockDiagonalLaplace]
+)
 @pytest.mark.parametrize("name", ["conv", "grouped", "sequence"])
 def test_covariance_in_parts_is_the_covariance_at_once(name, guide_class, monkeypatch):
     net, x = build(name)

@@ -3,7 +3,8 @@
 For a datum, the Jacobian of a layer that multiplies patches a_t by a matrix is Σ_t g_t a_t', with output gradients g_t.
 In the eigenbasis of a Kronecker-factored posterior it is Σ_t (U' g_t) (V' a_t)', and the covariance a sum of products
 of its entries, each times the variance of that coordinate of the weights: a table, not a matrix. With one position the
-Jacobian is an outer product and need not be formed: Σ_o g̃_co g̃_do Σ_i ã_i² / (1 + λ_oi).
+Jacobian is an outer product and need not be formed: Σ_o g̃_co g̃_do Σ_i ã_i² / (1 + λ_oi). Nor need it be where the
+posterior is dense: Σ_op g_co g_dp (a' Σ_op a), with the covariance Σ_op of the weights to two outputs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from wiu_pyro.curvature import CapturedBatch, MatrixRule
 from wiu_pyro.curvature.rules import MAX_ELEMENTS
 from wiu_pyro.guides.blocks import Block
-from wiu_pyro.linalg import DiagonalPrecision, EigenbasisPrecision
+from wiu_pyro.linalg import DensePrecision, DiagonalPrecision, EigenbasisPrecision
 
 __all__ = ["BlockCovariance", "block_covariance"]
 
@@ -39,6 +40,8 @@ def block_covariance(block: Block) -> BlockCovariance:
         (rule,) = block.rules.values()
         if isinstance(rule, MatrixRule) and isinstance(block.precision, EigenbasisPrecision | DiagonalPrecision):
             return _TableCovariance(*block.rules, rule, block.precision)
+        if isinstance(rule, MatrixRule) and isinstance(block.precision, DensePrecision) and rule.groups == 1:
+            return _DenseCovariance(block, rule, block.precision)
     return _JacobianCovariance(block)
 
 
@@ -65,6 +68,38 @@ class _JacobianCovariance:
                 joined = joined[..., self.block.entries]
             parts.append(precision.covariance_of(joined))
         return torch.cat(parts)
+
+
+class _DenseCovariance:
+    """A matrix layer whose weights all have covariances: by the layer's inputs where the weights are used once."""
+
+    def __init__(self, block: Block, rule: MatrixRule, precision: DensePrecision) -> None:
+        (self.name,) = block.rules
+        self.rule, self.otherwise = rule, _JacobianCovariance(block)
+        out, width = rule.out_features, rule.in_features
+        self.rows, self.columns = torch.triu_indices(out, out, device=precision.covariance.device)  # pairs of outputs
+        between = precision.covariance.view(out, width, out, width)
+        # (in, pairs * in)
+        self.between = between[self.rows, :, self.columns].transpose(0, 1).reshape(width, -1)
+
+    def __call__(self, captured: CapturedBatch) -> torch.Tensor:
+        layer_input, grads = captured.inputs[self.name], captured.grads[self.name]
+        outputs = self.rule.output_grads(grads)  # (columns, batch, groups, positions, out)
+        if outputs.shape[3] != 1:
+            return self.otherwise(captured)
+        inputs = self.rule.inputs(layer_input)[:, 0, 0].to(self.between)  # (batch, in)
+        step = max(1, MAX_ELEMENTS // self.between.shape[1])
+        pairs = torch.cat([self._pairs(inputs[start : start + step]) for start in range(0, len(inputs), step)])
+        out = self.rule.out_features
+        each = pairs.new_empty(len(inputs), out, out)  # covariance of the layer's own outputs
+        each[:, self.rows, self.columns] = pairs
+        each[:, self.columns, self.rows] = pairs
+        own = outputs[:, :, 0, 0].transpose(0, 1).to(each)  # (batch, columns, out)
+        return (own @ each @ own.mT).to(grads.dtype)
+
+    def _pairs(self, inputs: torch.Tensor) -> torch.Tensor:
+        times = (inputs @ self.between).view(len(inputs), -1, inputs.shape[1])
+        return (times @ inputs[:, :, None])[..., 0]
 
 
 class _TableCovariance:
