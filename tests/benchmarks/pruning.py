@@ -1,12 +1,10 @@
 """How many weights of the MNIST network 784-400-400-10 can go: ``python -m tests.benchmarks.pruning``.
 
-Each seed trains a point estimate and then, from its weights, a mean-field posterior under a scale-mixture prior: a few
-epochs with the KL at a tenth of its weight, then all others with all of it (temperature 1). The mixture is the same for
-all weights and is not learned: with probability `share` a weight comes from the wide Normal, else from the narrow one,
-so that a weight the data do not need costs next to nothing and disturbs nothing. ``--posterior laplace-kfac`` prunes
-the Laplace posterior around the point estimate under the shipped prior, ``--posterior sparse-dropout`` that of sparse
-variational dropout, which has a prior of its own, as the reference. All is judged on MNIST's test images, pruned in
-one shot; ``--fine-tune`` adds rows of their own. Trained networks are kept, so that a stopped run goes on.
+The mean-field posteriors are those of `tests.benchmarks.vi_quality`: their prior is fixed, and lets a weight that the
+data do not need have a scale at which it disturbs nothing. ``--posterior laplace-kfac`` prunes the Laplace posterior
+around the point estimate under the shipped prior, ``--posterior sparse-dropout`` that of sparse variational dropout,
+which has a prior of its own, as the reference. All is judged on MNIST's test images, pruned in one shot;
+``--fine-tune`` adds rows of their own. Trained networks are kept, so that a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -21,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from torch import nn
 
 import wiu_pyro as wiu
+from tests.benchmarks import vi_quality
 from tests.benchmarks.cases import networks
 from wiu_pyro.datasets import load
 
 Pair = tuple[torch.Tensor, torch.Tensor]
-POINT_EPOCHS, WARM_EPOCHS, WARM = 8, 5, 0.1
+POINT_EPOCHS, WARM_EPOCHS = 8, 5
 TRAINING = {"batch_size": 250, "learning_rate": 2e-3}
 SPARSITIES = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995)
 
@@ -45,23 +43,12 @@ def point_estimate(train: Pair, *, seed: int, cache: Path) -> dict[str, torch.Te
     return torch.load(path)
 
 
-def mean_field(net: nn.Module, train: Pair, options: argparse.Namespace, *, seed: int) -> wiu.Fit:
-    """Return a mean-field fit under the scale mixture, or the one of an earlier run."""
-    wide, narrow, share = options.prior
-    point = point_estimate(train, seed=seed, cache=options.cache)
-    model = wiu.nn.BayesianNetwork(net, prior=wiu.nn.ScaleMixtureNormal(wide, narrow, share), num_data=len(train[0]))
-    guide = wiu.guides.AutoMeanField(model)
-    path = options.cache / f"mlp_mixture_{wide}_{narrow}_{share}_{options.epochs}_{seed}.pt"
-    settings = {**TRAINING, "seed": seed, "progress": True}
-    if path.exists():
-        fit = wiu.fit(model, guide, train, epochs=0, start=point, seed=seed)
-        guide.load_state_dict(torch.load(path))
-        return fit
-    wiu.fit(model, guide, train, epochs=WARM_EPOCHS, temperature=WARM, start=point, schedule="constant", **settings)
-    fit = wiu.fit(model, guide, train, epochs=options.epochs, temperature=1.0, **settings)
-    print(f"seed {seed}: {fit.convergence.detail}", flush=True)
-    torch.save(guide.state_dict(), path)
-    return fit
+def mean_field(train: Pair, options: argparse.Namespace, *, seed: int) -> wiu.Fit:
+    """Return the settled mean-field posterior of a seed, or the one of an earlier run."""
+    sets = tuple(load(name, split="test").tensors for name in ("mnist", "notmnist"))
+    settings = {"recipe": vi_quality.RECIPES["mnist_mlp"], "cache": options.cache}
+    vi_quality.row("mnist_mlp", seed, train, sets, **settings)
+    return vi_quality.again("mnist_mlp", seed, train, **settings)
 
 
 def laplace(train: Pair, options: argparse.Namespace, *, seed: int) -> wiu.Fit:
@@ -88,6 +75,9 @@ def sparse_dropout(train: Pair, options: argparse.Namespace, *, seed: int) -> wi
     print(f"seed {seed}: log alpha above 3: {removed}; {fit.convergence.detail}", flush=True)
     torch.save(guide.state_dict(), path)
     return fit
+
+
+MAKERS = {"mean-field": mean_field, "laplace-kfac": laplace, "sparse-dropout": sparse_dropout}
 
 
 def row(values: xr.DataArray) -> str:
@@ -117,10 +107,9 @@ def report(table: xr.Dataset) -> str:
 def main() -> None:
     """Train, prune, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--posterior", default="mean-field", choices=("mean-field", "laplace-kfac", "sparse-dropout"))
+    parser.add_argument("--posterior", default="mean-field", choices=MAKERS)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=40, help="of the mean field or sparse dropout, all the KL on")
-    parser.add_argument("--prior", type=float, nargs=3, default=(0.3, 0.01, 0.03), metavar=("WIDE", "NARROW", "SHARE"))
+    parser.add_argument("--epochs", type=int, default=40, help="of sparse dropout, all the KL on")
     parser.add_argument("--fine-tune", type=int, default=0, metavar="EPOCHS", help="rows of their own; 0: none")
     parser.add_argument("--curvature-images", type=int, default=10_000, help="training images a curvature goes over")
     parser.add_argument("--compensate", action="store_true", help="rows in which the other weights follow")
@@ -132,15 +121,7 @@ def main() -> None:
     fits = []
     for seed in range(options.seeds):
         began = time.perf_counter()
-        net, _ = networks("mnist_mlp")
-        if options.posterior == "mean-field":
-            fits.append(mean_field(net, train, options, seed=seed))
-        else:
-            fits.append(
-                {"laplace-kfac": laplace, "sparse-dropout": sparse_dropout}[options.posterior](
-                    train, options, seed=seed
-                )
-            )
+        fits.append(MAKERS[options.posterior](train, options, seed=seed))
         print(f"seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
     table = wiu.interventions.prune(
         fits,

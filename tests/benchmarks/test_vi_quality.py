@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from tests.benchmarks import vi_quality
-from wiu_pyro.nn import NormalMixture
+from tests.benchmarks.cases import networks
+from wiu_pyro.guides import AutoMeanField
+from wiu_pyro.nn import BayesianNetwork, NormalMixture
 
 
 def test_the_prior_has_zero_means_and_adds_up_to_one() -> None:
@@ -29,6 +31,22 @@ def test_a_clock_adds_up_over_runs(tmp_path: Path) -> None:
     assert 100 < wall < 101
     assert 50 <= processor < 51
     assert clock.spent()[0] >= wall
+
+
+def test_a_finished_seeds_posterior_is_there_again_with_its_verdict(tmp_path: Path) -> None:
+    train = torch.rand(4, 1, 28, 28), torch.arange(4)
+    recipe = vi_quality.RECIPES["mnist_lenet"]
+    place = tmp_path / f"mnist_lenet_{recipe.epochs}_{recipe.settling}_3.json"
+    net, _ = networks("mnist_lenet")
+    guide = AutoMeanField(BayesianNetwork(net, prior=vi_quality.PRIOR, num_data=4), scale_indicators=True)
+    guide(*train)
+    torch.save(guide.state_dict(), place.with_suffix(".pt"))
+    for losses, settled in (([1.0] * 16 + [0.985] * 4, True), ([1.0] * 18 + [0.985] * 2, False)):
+        place.write_text(json.dumps({"losses": [guide.loss_offset() + value for value in losses]}))
+        fit = vi_quality.again("mnist_lenet", 3, train, recipe=recipe, cache=tmp_path)
+        torch.testing.assert_close(fit.guide.loc, guide.loc)
+        torch.testing.assert_close(fit.point_estimate["conv1.weight"], net.conv1.weight.detach())
+        assert fit.convergence.converged is settled
 
 
 def test_a_finished_seed_comes_from_the_cache_and_stands_in_the_table(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import resource
 import threading
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,6 +32,7 @@ import wiu_pyro as wiu
 from tests.benchmarks.cases import NETWORKS, networks
 from tests.benchmarks.quality import scores
 from wiu_pyro.datasets import load
+from wiu_pyro.infer.convergence import assess
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 SCALES = tuple(0.0025 * (0.63 / 0.0025) ** (step / 6) for step in range(7))
@@ -198,6 +199,19 @@ def row(network: str, seed: int, train: Pair, sets: tuple[Pair, Pair], *, recipe
         found["GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         path.write_text(json.dumps(found))
     return json.loads(path.read_text())
+
+
+def again(network: str, seed: int, train: Pair, *, recipe: Recipe, cache: Path) -> wiu.infer.Fit:
+    """Return the posterior of a seed that `row` has finished, without training."""
+    path = cache / f"{network}_{recipe.epochs}_{recipe.settling}_{seed}.json"
+    net, _ = networks(network)
+    model = wiu.nn.BayesianNetwork(net, prior=PRIOR, num_data=len(train[0]))
+    guide = wiu.guides.AutoMeanField(model, scale_indicators=True, init_scale=recipe.init_scale)
+    fit = wiu.fit(model, guide, train, epochs=0, seed=seed)
+    guide.load_state_dict(torch.load(path.with_suffix(".pt")))
+    losses = np.array(json.loads(path.read_text())["losses"])
+    verdict = assess(losses - guide.loss_offset())
+    return replace(fit, point_estimate=guide.point_estimate(), losses=losses, convergence=verdict)
 
 
 def table(rows: dict[int, dict[str, float]]) -> str:
