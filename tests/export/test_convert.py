@@ -120,7 +120,8 @@ def test_the_draws_are_those_of_the_guide(name: str, fits: dict[str, Any]) -> No
         for layer in ("fc1", "out"):
             for parameter in ("weight", "bias"):
                 exported = dataset(idata, f"layer_{layer}")[parameter].isel(chain=0, draw=number).values
-                np.testing.assert_array_equal(exported, weights[f"{layer}.{parameter}"].detach().numpy())
+                # block by block their float32 is rounded elsewhere
+                np.testing.assert_allclose(exported, weights[f"{layer}.{parameter}"].numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", GUIDES)

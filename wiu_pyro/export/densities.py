@@ -1,7 +1,8 @@
-"""The log density log q of a draw from a guide, in nats, on the scale on which the model samples each site."""
+"""Log densities of a draw in nats: log q of a guide, on the scale on which the model samples each site, and log prior."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch
 from pyro.infer.autoguide import AutoContinuous, AutoDelta, AutoLaplaceApproximation, AutoNormal
 from torch.distributions import biject_to
 
-__all__ = ["log_density"]
+from wiu_pyro.linalg import row_norms
+from wiu_pyro.nn import ModelStructure, base_distribution
+
+__all__ = ["log_density", "log_prior"]
 
 Weights = Mapping[str, torch.Tensor]
 LogDensity = Callable[[Weights], float]
@@ -110,3 +114,37 @@ def _is_identity(transform: Any) -> bool:
     while hasattr(transform, "base_transform"):
         transform = transform.base_transform
     return transform == torch.distributions.transforms.identity_transform
+
+
+def log_prior(structure: ModelStructure) -> LogDensity:
+    """Return the function that gives the log prior density of a draw, summed over its sites.
+
+    Parameters
+    ----------
+    structure : ModelStructure
+
+    Returns
+    -------
+    callable
+        Maps the value of each site to a float, in nats; sums are taken in float64.
+    """
+    terms = {site: _site_log_prior(prior) for site, prior in structure.priors.items()}
+
+    def function(weights: Weights) -> float:
+        return sum(terms[site](value.detach()) for site, value in weights.items())
+
+    return torch.no_grad()(function)
+
+
+def _site_log_prior(prior: Any) -> Callable[[torch.Tensor], float]:
+    base = base_distribution(prior)
+    if type(base).__name__ != "Normal":
+        return lambda value: float(prior.log_prob(value.double()).sum())
+    shape = prior.shape()
+    constant = -float(base.scale.double().log().expand(shape).sum()) - shape.numel() * math.log(2 * math.pi) / 2
+
+    def function(value: torch.Tensor) -> float:
+        relative = (value - base.loc.to(value)) / base.scale.to(value)
+        return constant - float(row_norms(relative.reshape(1, -1))) / 2
+
+    return function

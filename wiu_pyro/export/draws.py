@@ -1,21 +1,24 @@
 """One pass over the draws of a posterior: what is kept of each draw, and what is summed over all weights at once.
 
-Memory holds one draw of all weights at a time, beside the kept subset; it does not grow with the number of draws.
+Memory holds one draw of all weights at a time, beside the kept subset, and of a guide of independent blocks some draws
+of one block; it does not grow with the number of draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from wiu_pyro import nn
 from wiu_pyro.errors import GuideError
+from wiu_pyro.export.block_draws import take_blocks
+from wiu_pyro.export.densities import log_prior
 from wiu_pyro.export.layout import Parameter
 from wiu_pyro.export.sources import Chain
+from wiu_pyro.linalg import row_norms
 from wiu_pyro.nn import ModelStructure
 
 __all__ = ["ChainDraws", "SiteMoments", "collect", "estimate_moments", "prior_moments"]
@@ -143,26 +146,65 @@ def collect(
         log_prior=np.empty(num_draws),
         log_q=np.full(num_draws, np.nan),
     )
-    units = {p.site: _unit(moments[p.site], priors[p.site]) for p in parameters}
-    uncertain = [sum(int((moments[p.site].sd > 0).sum()) for p in layer) for layer in layers]
-    for draw, weights in enumerate(chain.draws()):
-        for parameter in parameters:
-            value = weights[parameter.site].detach()
-            kept = value if parameter.subset is None else value.reshape(-1)[_index(parameter, value)]
-            result.kept[parameter.site][draw] = kept.float().cpu().numpy()
-        for site, values in result.scalars.items():
-            values[draw] = float(weights[site])
-        for position, layer in enumerate(layers):
-            total = _squared_deviation(layer, weights, moments, units)
-            result.deviation_rms[draw, position] = (total / max(uncertain[position], 1)) ** 0.5
-        result.log_prior[draw] = _log_prior(structure, weights)
-        if chain.log_q is not None:
-            result.log_q[draw] = float(chain.log_q(weights))
+    uncertain = [max(1, sum(int((moments[p.site].sd > 0).sum()) for p in layer)) for layer in layers]
+    if chain.blocks is not None:
+        _by_block(chain, layers, result, structure=structure, moments=moments)
+    else:
+        _one_by_one(chain, layers, result, structure=structure, moments=moments, priors=priors)
+    np.sqrt(result.deviation_rms / uncertain, out=result.deviation_rms)
     return result
 
 
-def _index(parameter: Parameter, value: torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(parameter.subset, device=value.device)
+def _by_block(
+    chain: Chain,
+    layers: list[list[Parameter]],
+    result: ChainDraws,
+    *,
+    structure: ModelStructure,
+    moments: Mapping[str, SiteMoments],
+) -> None:
+    """Fill in what is kept of the draws of independent blocks, of which the sums are known without the draws."""
+    for parameter in (p for layer in layers for p in layer if p.site not in chain.blocks.places):
+        result.kept[parameter.site][:] = _kept(parameter, moments[parameter.site].mean)
+    for site, values in result.scalars.items():
+        values[:] = float(chain.blocks.point_values[site])
+    sums = take_blocks(
+        chain.blocks, layers, structure, kept=result.kept, num_draws=len(result.log_q), seed=chain.draw_seed
+    )
+    result.deviation_rms[:] = np.stack([sums.squares[layer[0].layer] for layer in layers], axis=1)
+    result.log_prior[:] = sums.log_prior + log_prior(structure)(chain.blocks.centre())
+    result.log_q[:] = sums.log_q
+
+
+def _one_by_one(
+    chain: Chain,
+    layers: list[list[Parameter]],
+    result: ChainDraws,
+    *,
+    structure: ModelStructure,
+    moments: Mapping[str, SiteMoments],
+    priors: Mapping[str, SiteMoments],
+) -> None:
+    units = {p.site: _unit(moments[p.site], priors[p.site]) for layer in layers for p in layer}
+    density = log_prior(structure)
+    for draw, weights in enumerate(chain.draws()):
+        for parameter in (p for layer in layers for p in layer):
+            result.kept[parameter.site][draw] = _kept(parameter, weights[parameter.site])
+        for site, values in result.scalars.items():
+            values[draw] = float(weights[site])
+        for position, layer in enumerate(layers):
+            result.deviation_rms[draw, position] = _squared_deviation(layer, weights, moments, units)
+        result.log_prior[draw] = density(weights)
+        if chain.log_q is not None:
+            result.log_q[draw] = float(chain.log_q(weights))
+
+
+def _kept(parameter: Parameter, value: torch.Tensor) -> np.ndarray:
+    """Return what is exported of one draw of a parameter, float32."""
+    own = value.detach()
+    if parameter.subset is not None:
+        own = own.reshape(-1)[torch.as_tensor(parameter.subset, device=value.device)]
+    return own.float().cpu().numpy()
 
 
 def _squared_deviation(
@@ -173,7 +215,7 @@ def _squared_deviation(
     for site in (parameter.site for parameter in layer):
         value = weights[site].detach()
         relative = (value - moments[site].mean.to(value)) / units[site].to(value)
-        total += float(relative.square().sum(dtype=torch.float64))
+        total += float(row_norms(relative.reshape(1, -1)))
     return total
 
 
@@ -183,8 +225,3 @@ def _unit(moments: SiteMoments, prior: SiteMoments) -> torch.Tensor:
         return prior.sd
     rms = (moments.mean.double().square() + moments.sd.double().square()).mean().sqrt()
     return rms if rms > 0 else torch.ones_like(rms)
-
-
-def _log_prior(structure: ModelStructure, weights: Weights) -> float:
-    priors: Mapping[str, Any] = structure.priors
-    return sum(float(priors[site].log_prob(value.detach().double()).sum()) for site, value in weights.items())

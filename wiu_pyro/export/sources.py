@@ -11,6 +11,7 @@ from pyro.infer.autoguide import AutoGuide
 from pyro.infer.mcmc.api import AbstractMCMC
 
 from wiu_pyro.errors import GuideError, ModelError
+from wiu_pyro.export.block_draws import GuideBlocks, read_blocks
 from wiu_pyro.export.densities import log_density
 from wiu_pyro.guides import ClosedForm, closed_form
 from wiu_pyro.guides.ensemble import AutoEnsemble
@@ -38,6 +39,10 @@ class Chain:
         Exact moments, where the posterior has them.
     conditional : mapping of site to Tensor or None
         Conditional sds that are known beside estimated moments.
+    blocks : GuideBlocks or None
+        The guide taken apart, where its draws can be gone through block by block.
+    draw_seed : int
+        Seed of the draws of those blocks.
     """
 
     draws: Callable[[], Iterator[Weights]]
@@ -45,6 +50,8 @@ class Chain:
     log_q_reason: str
     closed: ClosedForm | None
     conditional: Weights | None = None
+    blocks: GuideBlocks | None = None
+    draw_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -159,6 +166,8 @@ def _from_guide(
         log_q=function,
         log_q_reason=reason,
         closed=closed_form(guide, structure),
+        blocks=read_blocks(guide, structure),
+        draw_seed=seed,
     )
     return Source(structure, model, (chain,), num_samples, seed, guide, fit)
 

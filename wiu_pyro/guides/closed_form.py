@@ -193,10 +193,11 @@ def _layer_kl(gaussian: Gaussian, layer: Layer, structure: ModelStructure, block
         precision = _marginal(gaussian, block, index)
     else:
         index, precision = block.index, block.precision
-    prior_loc, prior_scale, normal = _flat_priors(gaussian, layer, structure)
-    if normal:
-        delta = gaussian.loc[index] - prior_loc[index]
-        kl = kl_from_diagonal_normal(precision, delta, prior_precision=prior_scale[index].double() ** -2)
+    prior = _normal_prior(gaussian, layer, structure, index)
+    if prior is not None:
+        loc, scale = prior
+        delta = gaussian.loc[index] - loc
+        kl = kl_from_diagonal_normal(precision, delta, prior_precision=scale.double() ** -2)
         return kl.item(), 0.0
     draws = _layer_draws(gaussian, index, precision)
     flat = torch.zeros(KL_DRAWS, len(gaussian.loc), dtype=gaussian.loc.dtype, device=gaussian.loc.device)
@@ -216,15 +217,18 @@ def _layer_draws(gaussian: Gaussian, index: torch.Tensor, precision: Precision) 
     return gaussian.loc[index] + precision.colour(noise)
 
 
-def _flat_priors(
-    gaussian: Gaussian, layer: Layer, structure: ModelStructure
-) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """Return prior mean and sd in the flat vector, filled for one layer, and whether all its priors are Normal."""
-    loc, scale = torch.zeros_like(gaussian.loc), torch.ones_like(gaussian.loc)
+def _normal_prior(
+    gaussian: Gaussian, layer: Layer, structure: ModelStructure, index: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return prior mean and sd of a layer's entries `index` of the flat vector; None unless all its priors are Normal."""
+    loc, scale = gaussian.loc.new_zeros(len(index)), gaussian.loc.new_ones(len(index))
     for site in layer.sites.values():
         fn = base_distribution(structure.priors[site])
         if type(fn).__name__ != "Normal":
-            return loc, scale, False
+            return None
         place, shape = gaussian.places[site]
-        loc[place], scale[place] = fn.loc.expand(shape).reshape(-1), fn.scale.expand(shape).reshape(-1)
-    return loc, scale, True
+        own = ((index >= place.start) & (index < place.stop)).nonzero()[:, 0]
+        flat = index[own] - place.start
+        loc[own] = fn.loc.to(loc).expand(shape).reshape(-1)[flat]
+        scale[own] = fn.scale.to(scale).expand(shape).reshape(-1)[flat]
+    return loc, scale

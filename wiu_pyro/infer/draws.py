@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 
 from wiu_pyro.errors import GuideError
-from wiu_pyro.infer.seeding import seeded
+from wiu_pyro.infer.seeding import draw_seed, seeded
 
 __all__ = ["draw_weights"]
 
@@ -45,7 +45,7 @@ def draw_weights(
     tensors = [*guide.parameters(), *guide.buffers()] if isinstance(guide, torch.nn.Module) else []
     device = tensors[0].device if tensors else None
     for index in range(num_samples):
-        with seeded(seed * 1_000_003 + index, device), torch.no_grad(), poutine.block():
+        with seeded(draw_seed(seed, index), device), torch.no_grad(), poutine.block():
             # Pyro's parameters go by name in one store; keep this guide's apart
             with pyro.get_param_store().scope():
                 values = guide(*batch)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-__all__ = ["seeded"]
+__all__ = ["draw_seed", "seeded"]
 
 
 @contextmanager
@@ -41,3 +41,20 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
+
+
+def draw_seed(seed: int, number: int) -> int:
+    """Return the seed of one draw of many, so that each can be made without those before it.
+
+    Parameters
+    ----------
+    seed : int
+        Of all draws together.
+    number : int
+        From 0.
+
+    Returns
+    -------
+    int
+    """
+    return seed * 1_000_003 + number

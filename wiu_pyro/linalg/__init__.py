@@ -7,6 +7,7 @@ from wiu_pyro.linalg.low_rank import LowRankCovariance
 from wiu_pyro.linalg.matrix_normal import MatrixNormalPrecision
 from wiu_pyro.linalg.precision import Precision, kl_from_diagonal_normal
 from wiu_pyro.linalg.symmetric import covariance_root
+from wiu_pyro.linalg.whitened_draws import WhitenedDraws, row_norms, whitened_draws
 
 __all__ = [
     "DensePrecision",
@@ -16,8 +17,11 @@ __all__ = [
     "LowRankCovariance",
     "MatrixNormalPrecision",
     "Precision",
+    "WhitenedDraws",
     "covariance_root",
     "factor_eigh",
     "kl_from_diagonal_normal",
+    "row_norms",
     "whitened",
+    "whitened_draws",
 ]

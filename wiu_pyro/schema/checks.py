@@ -39,13 +39,15 @@ REQUIRED_VARIABLES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def validate(idata: Any) -> None:
+def validate(idata: Any, *, values: bool = True) -> None:
     """Check an InferenceData or DataTree against the data contract.
 
     Parameters
     ----------
     idata : InferenceData or DataTree
         What `wiu_pyro.to_inference_data`, `wiu_pyro.load` or `wiu_pyro.concat` returned.
+    values : bool
+        Whether the moments and draws of the layers are looked through; names, dims, dtypes and attributes always are.
 
     Raises
     ------
@@ -71,8 +73,8 @@ with wiu_pyro.to_inference_data.
     _check_layers(content, names)
     for layer, count in zip(names, content["layers"]["num_weights"].values, strict=True):
         draws, moments = content[LAYER_PREFIX + layer], content[MOMENTS_PREFIX + layer]
-        layer_checks.check_moments(layer, moments, int(count))
-        layer_checks.check_draws(layer, draws, moments)
+        layer_checks.check_moments(layer, moments, int(count), values=values)
+        layer_checks.check_draws(layer, draws, moments, values=values)
         _check_same_draws(LAYER_PREFIX + layer, draws, content["posterior"])
 
 

@@ -13,7 +13,7 @@ __all__ = ["check_draws", "check_moments"]
 EXPORT_AGAIN = "Export the posterior again with wiu_pyro.to_inference_data."
 
 
-def check_moments(layer: str, data: xr.Dataset, num_weights: int) -> None:
+def check_moments(layer: str, data: xr.Dataset, num_weights: int, *, values: bool = True) -> None:
     """Check group `moments_<layer>`: names, dims, float32, finite, and as many weights as group `layers` says.
 
     Raises
@@ -29,7 +29,7 @@ def check_moments(layer: str, data: xr.Dataset, num_weights: int) -> None:
         )
     parameters = moment_parameters(data)
     for prefix in parameters.values():
-        _check_parameter(group, data, prefix)
+        _check_parameter(group, data, prefix, values=values)
     sizes = {p: data[f"{prefix}mean"].size // data.sizes["chain"] for p, prefix in parameters.items()}
     if sum(sizes.values()) != num_weights:
         raise SchemaError(
@@ -40,7 +40,7 @@ def check_moments(layer: str, data: xr.Dataset, num_weights: int) -> None:
         _check_integer_index(group, data, str(dim))
 
 
-def _check_parameter(group: str, data: xr.Dataset, prefix: str) -> None:
+def _check_parameter(group: str, data: xr.Dataset, prefix: str, *, values: bool) -> None:
     mean = data[f"{prefix}mean"]
     for part in ("sd", "prior_sd", "prior_mean"):
         if prefix + part not in data:
@@ -57,10 +57,12 @@ def _check_parameter(group: str, data: xr.Dataset, prefix: str) -> None:
                 f"'{name}' of group '{group}' needs the dims of its weight, {mean.dims}"
                 f"{' without chain, or none' if prior else ''}, but has {array.dims}. {EXPORT_AGAIN}"
             )
-        _check_numbers(group, array, positive=name.endswith("sd") and prior, not_negative="sd" in name)
+        _check_dtype(group, array)
+        if values:
+            _check_numbers(group, array, positive=name.endswith("sd") and prior, not_negative="sd" in name)
 
 
-def check_draws(layer: str, data: xr.Dataset, moments: xr.Dataset) -> None:
+def check_draws(layer: str, data: xr.Dataset, moments: xr.Dataset, *, values: bool = True) -> None:
     """Check group `layer_<layer>`: each parameter whole with the dims of its moments, or as a subset along one dim.
 
     Raises
@@ -87,7 +89,9 @@ def check_draws(layer: str, data: xr.Dataset, moments: xr.Dataset) -> None:
                 f"'{name}' of group '{group}' needs the dims {whole} with shape {mean.shape[1:]}, or {subset} for a "
                 f"subset, but has {array.dims} with shape {array.shape[2:]}. {EXPORT_AGAIN}"
             )
-        _check_numbers(group, array, positive=False, not_negative=False)
+        _check_dtype(group, array)
+        if values:
+            _check_numbers(group, array, positive=False, not_negative=False)
     for dim in data.dims:
         _check_integer_index(group, data, str(dim))
 
@@ -107,17 +111,21 @@ def _check_subset(group: str, array: xr.DataArray, shape: tuple[int, ...]) -> No
         )
 
 
-def _check_numbers(group: str, array: xr.DataArray, *, positive: bool, not_negative: bool) -> None:
+def _check_dtype(group: str, array: xr.DataArray) -> None:
     if array.dtype != np.float32:
         raise SchemaError(
             f"'{array.name}' of group '{group}' needs float32, but has {array.dtype}. "
             "Convert it with .astype('float32')."
         )
-    lowest = float(array.min()) if array.size else 1.0
-    if not_negative and "reason" in array.attrs and np.isnan(array.values).all():
+
+
+def _check_numbers(group: str, array: xr.DataArray, *, positive: bool, not_negative: bool) -> None:
+    found = array.values
+    if not_negative and "reason" in array.attrs and np.isnan(found).all():
         return  # no weight of the file has a posterior: the attribute says so
-    if not np.isfinite(array.values).all():
-        count = int((~np.isfinite(array.values)).sum())
+    lowest, highest = (float(found.min()), float(found.max())) if found.size else (1.0, 1.0)
+    if not (np.isfinite(lowest) and np.isfinite(highest)):  # NaN is the least and the largest of all
+        count = int((~np.isfinite(found)).sum())
         raise SchemaError(
             f"'{array.name}' of group '{group}' must be finite, but {count} of {array.size} values are not. "
             "Look for a diverged fit (loss, learning rate) and fit again."
