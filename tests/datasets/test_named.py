@@ -57,7 +57,9 @@ def test_image_data_says_its_shape_and_scaling():
     assert (digits.num_classes, digits.in_channels, digits.image_size) == (10, 1, (8, 8))
     assert digits.scaling == "pixel / 16"
     assert (digits.images.dtype, digits.labels.dtype) == (torch.float32, torch.int64)
-    assert digits.tensors == (digits.images, digits.labels)
+    x, y = digits.tensors
+    assert torch.equal(x, digits.images)
+    assert y is digits.labels
 
 
 def test_mnist_files_are_read_as_pixel_over_255(small_mnist):

@@ -29,7 +29,7 @@ __all__ = ["ENSEMBLE", "Seeds", "groups_of_seeds", "write_answers", "write_findi
 
 ENSEMBLE = "ensemble"
 NAMED = re.compile(r"(.+)_seed(\d+)")
-OF_A_RUN = ("seed", "out", "resume", "overwrite", "guides", "prune", "device", "data_root")
+OF_A_RUN = ("seed", "out", "resume", "overwrite", "guides", "prune", "report", "device", "data_root")
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _ensemble(seeds: Seeds, data_root: Path | None) -> Any:
         fit = wiu.fit(
             plan.model,
             wiu.guides.AutoPointEstimate(plan.model),
-            plan.train.tensors,
+            plan.train,
             epochs=0,
             start={**point.weights, **point.unsampled},
             seed=plan.settings.seed,
@@ -208,10 +208,10 @@ def _ensemble(seeds: Seeds, data_root: Path | None) -> Any:
         fits.append(point.lend_training_to(fit))
     return wiu.to_inference_data(
         ensemble_of(fits),
-        data=plan.test.tensors,
+        data=plan.test,
         num_samples=len(fits),
         split="test",
-        model_name=plan.script.name,
+        model_name=plan.script.title,
         data_name=plan.test.name,
     )
 

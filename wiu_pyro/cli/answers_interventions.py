@@ -107,7 +107,7 @@ def _pruned(fits: list[Any], plan: Plan, options: InterventionOptions) -> xr.Dat
     from wiu_pyro.interventions import prune
 
     # without training data: the brain surgeon's curvature is that of a Kronecker-factored posterior alone
-    images = tuple(part[: options.prune_images] for part in plan.test.tensors)
+    images = plan.test.first(options.prune_images)
     return prune(fits, images, sparsities=SPARSITIES, rankings=("global",))
 
 
@@ -118,7 +118,7 @@ def _deterministic(fits: list[Any], plan: Plan, options: InterventionOptions) ->
     away = None if options.ood is None else images_away(options.ood, plan, plan.settings.data_root)
     return stochastic_layers(
         fits,
-        tuple(part[: options.images] for part in plan.test.tensors),
+        plan.test.first(options.images),
         ood=None if away is None else away[: options.images],
         num_samples=options.num_samples,
         effect_draws=options.effect_draws,
@@ -177,7 +177,7 @@ def _mean_field(plan: Plan, name: str, guide_class: type, point: PointEstimate) 
 
     guide = guide_class(plan.model)
     start = {**point.weights, **point.unsampled}
-    fit = wiu.fit(plan.model, guide, plan.train.tensors, epochs=0, start=start, seed=plan.settings.seed)
+    fit = wiu.fit(plan.model, guide, plan.train, epochs=0, start=start, seed=plan.settings.seed)
     means, sds = _moments(plan.folder.posterior(name), fit.structure)
     with torch.no_grad():
         guide.loc.copy_(guide.pack(means))

@@ -56,7 +56,7 @@ def _costs(settings: RunSettings) -> dict[str, Any]:
     found = {}
     for name, kind in plan.guides.items():
         if isinstance(kind, type) and issubclass(kind, LaplaceGuide):
-            found[name] = kind(plan.model).cost(plan.train.tensors)
+            found[name] = kind(plan.model).cost(plan.train)
         else:
             say(f"{name}: its cost is that of training, and is not weighed up here.")
     return found

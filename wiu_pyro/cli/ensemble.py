@@ -85,6 +85,6 @@ def _trained(plan: Plan, number: int) -> PointEstimate:
 
     settings = plan.settings
     say(f"Point estimate of member {number + 1} of {settings.ensemble_size}: {settings.epochs} epochs ...")
-    with fresh_start(plan.model, plan.train.tensors, seed=settings.seed, device=settings.device):
+    with fresh_start(plan.model, plan.train, seed=settings.seed, device=settings.device):
         guide = AutoPointEstimate(plan.model)
         return PointEstimate.of(fit_guide(plan, guide, epochs=settings.epochs, name=f"member{number}"))

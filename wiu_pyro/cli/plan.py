@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class Plan:
         """Return the settings that decide the figures: those a resumed run must share."""
         settings = self.settings
         return {
-            "model": self.script.name,
+            "model": self.script.title,
             "script_sha256": self.script_sha256,
             "data": self.train.name,
             "num_train": len(self.train),
@@ -75,7 +76,7 @@ class Plan:
         """Return what `run.json` says of model and data."""
         train = self.train
         return {
-            "model": {"name": self.script.name, "sha256": self.script_sha256},
+            "model": {"name": self.script.title, "sha256": self.script_sha256},
             "data": {
                 "name": train.name,
                 "num_train": len(train),
@@ -115,10 +116,11 @@ def load(settings: RunSettings, *, claiming: bool = False) -> Plan:
     chosen = {name: guides.by_name(name) for name in settings.guides}
     script = load_model_script(settings.model)
     settings = _completed(settings, script)
-    folder = RunFolder(settings.out or Path("runs") / f"{script.name}-{Path(settings.data).stem}")
+    own = re.sub(r"[:=]", "-", script.title)
+    folder = RunFolder(settings.out or Path("runs") / f"{own}-{Path(settings.data).stem}")
     if claiming:
         claim(folder, settings)
-    train, test = _load_data(settings)
+    train, test = _load_data(settings, normalise=script.normalise)
     model = _build(script, train, seed=settings.seed)
     model = model if settings.prior is None else model_under(model, settings.prior)
     _check_output(model, train)
@@ -133,7 +135,7 @@ def _check_guides(guides: dict[str, type], model: Any, train: Any) -> None:
     for guide in guides.values():
         if getattr(guide, "needs_dropout", False):
             with torch.random.fork_rng(devices=[]):
-                guide(model).setup((train.images[:2], train.labels[:2]))
+                guide(model).setup(train.first(2).tensors)
 
 
 def _completed(settings: RunSettings, script: Any) -> RunSettings:
@@ -162,30 +164,16 @@ def _device(name: str) -> str:
     return ("cuda" if there else "cpu") if name == "auto" else name
 
 
-def _load_data(settings: RunSettings) -> tuple[Any, Any]:
+def _load_data(settings: RunSettings, *, normalise: bool) -> tuple[Any, Any]:
     from wiu_pyro import datasets
 
     say(f"Loading {settings.data} ...")
-    parts = {}
-    for split in ("train", "test"):
-        parts[split] = datasets.load(settings.data, split=split, root=settings.data_root)
-        _check_finite(parts[split], split)
-    return _first(parts["train"], settings.train_images), parts["test"]
-
-
-def _first(train: Any, number: int | None) -> Any:
-    """Return the first images; all where no number is given or there are no more."""
-    return train if number is None else replace(train, images=train.images[:number], labels=train.labels[:number])
-
-
-def _check_finite(data: Any, split: str) -> None:
-    finite = data.images.isfinite().flatten(1).all(dim=1)  # (num_images,)
-    if not bool(finite.all()):
-        first = int((~finite).nonzero()[0])
-        raise DataError(
-            f"Finite pixel values are needed, but {int((~finite).sum())} of {len(data)} {split} images hold NaN or "
-            f"infinity (the first is number {first}). Remove or repair them."
-        )
+    train, test = (datasets.load(settings.data, split=split, root=settings.data_root) for split in ("train", "test"))
+    train = train if settings.train_images is None else train.first(settings.train_images)
+    if normalise:
+        moments = train.channel_moments()
+        train, test = train.normalised(*moments), test.normalised(*moments)
+    return train, test
 
 
 def _build(script: Any, train: Any, *, seed: int) -> Any:
@@ -203,7 +191,7 @@ def _check_output(model: Any, train: Any) -> None:
     import torch
     from pyro import poutine
 
-    images = train.images[:2]
+    images = train.first(2).images
     try:
         with torch.no_grad(), poutine.block():
             output = model(images)

@@ -26,7 +26,7 @@ def write_pruning(plan: Plan, name: str, fit: Any) -> None:
 
     say(f"{name}: pruning ...")
     try:
-        table = prune(fit, plan.test.tensors, train_data=plan.train.tensors, seed=plan.settings.seed)
+        table = prune(fit, plan.test, train_data=plan.train, seed=plan.settings.seed)
     except WiuError as error:
         warn(f"{name} was not pruned: {error}")
         return

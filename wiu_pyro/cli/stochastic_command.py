@@ -61,7 +61,7 @@ def stochastic_layers(
         fit = fit_from(plan, name, point)
         say(f"{name}: sets of layers ...")
         table = interventions.stochastic_layers(
-            fit, plan.test.tensors, ood=away, train_data=plan.train.tensors, seed=plan.settings.seed, **options
+            fit, plan.test, ood=away, train_data=plan.train, seed=plan.settings.seed, **options
         )
         with written_aside(run.intervention(STOCHASTIC_LAYERS, name)) as aside:
             table.to_netcdf(aside, engine="h5netcdf")
@@ -94,10 +94,11 @@ def images_away(name: str, plan: Any, data_root: Path | None) -> Any:
     """
     from wiu_pyro import datasets
 
-    images = datasets.load(name, split="test", root=data_root or plan.settings.data_root).images
-    if images.shape[1:] != plan.test.images.shape[1:]:
+    away, scaling = datasets.load(name, split="test", root=data_root or plan.settings.data_root), plan.test.prepare
+    own, wanted = (tuple(data.pixels.shape[1:]) for data in (away, plan.test))
+    if own != wanted:
         raise DataError(
-            f"Images out of distribution must have the run's shape {tuple(plan.test.images.shape[1:])}, but those of "
-            f"{name} have {tuple(images.shape[1:])}. Choose other data."
+            f"Images out of distribution must have the run's shape {wanted}, but those of {name} have {own}. "
+            "Choose other data."
         )
-    return images
+    return (away.normalised(scaling.mean, scaling.sd) if scaling.mean else away).images

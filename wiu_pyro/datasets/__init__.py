@@ -1,7 +1,8 @@
-"""Image data by name, from a folder or from a tar of one, as tensors ready for a network."""
+"""Image data by name, from a folder or from a tar of one, kept as bytes and ready for a network batch by batch."""
 
-from wiu_pyro.datasets.image_data import ImageData
+from wiu_pyro.datasets.augment import FlipAndCrop, PerImage
+from wiu_pyro.datasets.image_data import ImageData, Scaling
 from wiu_pyro.datasets.load import load
 from wiu_pyro.datasets.places import Listed, available, data_root, fetch
 
-__all__ = ["ImageData", "Listed", "available", "data_root", "fetch", "load"]
+__all__ = ["FlipAndCrop", "ImageData", "Listed", "PerImage", "Scaling", "available", "data_root", "fetch", "load"]

@@ -26,9 +26,9 @@ def load(
     Parameters
     ----------
     name_or_path : str or path
-        A name (``"digits"``, ``"mnist"``, ``"fashion-mnist"``, ``"kmnist"``, ``"cifar10"``, ``"notmnist"``), a folder
-        with ``train/<class>/*.png`` and ``test/<class>/*.png`` (JPEG and other image files too), or a ``.tar`` of such
-        a folder, which is read without being unpacked.
+        A name (``"digits"``, ``"mnist"``, ``"fashion-mnist"``, ``"kmnist"``, ``"cifar10"``, ``"cifar10-jpg"``,
+        ``"notmnist"``), a folder with ``train/<class>/*.png`` and ``test/<class>/*.png`` (JPEG and other image files
+        too), or a ``.tar`` of such a folder, which is read without being unpacked.
     split : {"train", "test"}
         The part to load.
     root : path, optional
@@ -39,7 +39,7 @@ def load(
     Returns
     -------
     ImageData
-        Images between 0 and 1, as the attribute `scaling` says: pixel / 255, for digits pixel / 16.
+        Inputs between 0 and 1, as the attribute `scaling` says: pixel / 255, for digits pixel / 16.
 
     Raises
     ------

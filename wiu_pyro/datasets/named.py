@@ -1,16 +1,17 @@
-"""The data sets known by name: scikit-learn's digits, torchvision's MNIST family and CIFAR-10, notMNIST."""
+"""The data sets known by name: scikit-learn's digits, torchvision's MNIST family and CIFAR-10, copies as files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wiu_pyro.datasets.image_data import ImageData, from_bytes
+from wiu_pyro.datasets.folder import load_folder
+from wiu_pyro.datasets.image_data import ImageData, Scaling, from_bytes
 from wiu_pyro.errors import DataError
 
 __all__ = ["NAMED", "Named", "digits", "has_files", "read"]
@@ -21,6 +22,7 @@ IDX_FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 CIFAR_FILES = {"train": tuple(f"data_batch_{part}" for part in range(1, 6)), "test": ("test_batch",)}
+CIFAR_TAR = "cifar10-jpg.tar"  # train/<class>/NNNN.jpg and test/<class>/NNNN.jpg
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_CLASSES = tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","))
 
@@ -67,6 +69,13 @@ NAMED: dict[str, Named] = {
     "cifar10": Named(
         "cifar-10-batches-py", CIFAR_FILES, CIFAR_CLASSES, "CIFAR10", "50,000 + 10,000 colour photographs, 32 x 32"
     ),
+    "cifar10-jpg": Named(
+        "CIFAR10",
+        {"train": (CIFAR_TAR,), "test": (CIFAR_TAR,)},
+        CIFAR_CLASSES,
+        "",
+        "CIFAR-10 as JPEG files in a tar: 50,000 + 10,000 images that have lost a little",
+    ),
     "notmnist": Named(
         "notMNIST/raw", {"test": IDX_FILES["test"]}, tuple("ABCDEFGHIJ"), "", "letters A to J, 28 x 28, test split only"
     ),
@@ -84,7 +93,7 @@ def digits(split: str) -> ImageData:
     Returns
     -------
     ImageData
-        Images of 8 x 8 values between 0 and 1: the stored values go from 0 to 16, so the scaling is ``"pixel / 16"``.
+        Images of 8 x 8: the stored values go from 0 to 16, so the scaling is ``"pixel / 16"``.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -94,9 +103,9 @@ def digits(split: str) -> ImageData:
         np.arange(len(bunch.target)), test_size=DIGITS_TEST_IMAGES, stratify=bunch.target, random_state=1
     )
     chosen = train if split == "train" else test
-    images = torch.from_numpy(bunch.images[chosen] / 16.0).to(torch.float32).unsqueeze(1)  # (num_images, 1, 8, 8)
+    pixels = torch.from_numpy(bunch.images[chosen]).to(torch.uint8).unsqueeze(1)  # (num_images, 1, 8, 8)
     labels = torch.from_numpy(bunch.target[chosen]).to(torch.int64)
-    return ImageData(images, labels, DIGIT_NAMES, "digits", split, scaling="pixel / 16")
+    return ImageData(pixels, labels, DIGIT_NAMES, "digits", split, prepare=Scaling(divisor=16.0))
 
 
 def has_files(name: str, split: str, root: Path) -> bool:
@@ -131,6 +140,8 @@ def read(name: str, split: str, root: Path) -> ImageData:
         return digits(split)
     known = NAMED[name]
     folder = root / known.folder
+    if name == "cifar10-jpg":
+        return replace(load_folder(folder / CIFAR_TAR, split), name=name)
     reader: Callable[[Path, tuple[str, ...]], tuple[Tensor, Tensor]]
     reader = _read_cifar if name == "cifar10" else _read_idx
     try:

@@ -148,7 +148,7 @@ def fetch(name: str, root: str | os.PathLike[str] | None = None) -> str:
     if all(has_files(name, split, folder) for split in known.files):
         return str(target)
     if not known.torchvision_class:
-        files = ", ".join(file for names in known.files.values() for file in names)
+        files = ", ".join(dict.fromkeys(file for names in known.files.values() for file in names))
         raise DataError(f"'{name}' cannot be downloaded. Put its files ({files}) into {target}.")
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:

@@ -53,6 +53,13 @@ class FitConfig:
     device : {"cpu", "cuda", "auto"}
     temperature : float or None
         Set on the guide when given.
+    augment : callable or None
+        Changes each batch of inputs at random, in training alone: `wiu_pyro.datasets.FlipAndCrop` for example. The
+        curvature, and all that looks at data afterwards, sees them as they are. The likelihood then is that of changed
+        inputs, each datum still counted once.
+    channels_last : bool or None
+        Lay images out with their channels last. Without a value that is done where it saves time: on a GPU with
+        ``precision="bfloat16"``, and on the CPU for networks with BatchNorm.
     max_norm : float or None
         Gradients longer than this are scaled down to it.
     curvature_batch_size : int
@@ -89,6 +96,8 @@ class FitConfig:
     average: float = 0.0
     patience: int | None = None
     precision: str = "float32"
+    augment: Any = None
+    channels_last: bool | None = None
     max_norm: float | None = None
     curvature_batch_size: int = 512
     checkpoint: str | Path | None = None
@@ -113,6 +122,11 @@ def read_config(options: dict[str, Any]) -> FitConfig:
             raise DataError(f"{name} must be at least 1, but is {getattr(config, name)}. Pass for example 128.")
     if config.curvature_rounds < 0:
         raise GuideError(f"curvature_rounds must be 0 or more, but is {config.curvature_rounds}. 0 does no averaging.")
+    if config.augment is not None and not callable(config.augment):
+        raise GuideError(
+            f"augment must be a callable that changes a batch of inputs, but is {config.augment!r}. Pass for example "
+            "wiu_pyro.datasets.FlipAndCrop(padding=4)."
+        )
     for name in ("learning_rate", "temperature", "max_norm", "log_scale_rate"):
         value = getattr(config, name)
         if value is not None and not (math.isfinite(value) and value > 0):

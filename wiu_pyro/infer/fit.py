@@ -25,6 +25,7 @@ from wiu_pyro.infer.cross_validation import cross_validate_prior
 from wiu_pyro.infer.empirical_bayes import refuse_other_guides
 from wiu_pyro.infer.ensemble import fit_ensemble
 from wiu_pyro.infer.fit_checkpoint import training_file
+from wiu_pyro.infer.means import lay_channels_last
 from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.run import Run
 from wiu_pyro.infer.seeding import seeded
@@ -55,7 +56,7 @@ def fit(
         `BayesianNetwork` or any Pyro model with one observed site; batches call it as ``model(*batch)``.
     guide : AutoGuide
         One of the toolkit's or Pyro's own, made for `model`.
-    data : DataLoader, Dataset, or tuple of tensors (x, y)
+    data : ImageData, DataLoader, Dataset, or tuple of tensors (x, y)
     epochs : int
         Passes over the data; 0 keeps the weights as they are.
     seed : int
@@ -91,6 +92,7 @@ def fit(
         options |= {"epochs": epochs, "validation": validation}
         return fit_ensemble(fit, model, guide, data, seed=seed, start=start, **options)
     device = read_device(config.device)
+    config = replace(config, channels_last=lay_channels_last(config, model, device))
     refuse_recipe(config, guide, epochs=epochs, device=device, validation=validation)
     _adopt(model, guide, data, config)
     is_new = isinstance(guide, NetworkGuide) and guide.prototype_trace is None
@@ -98,6 +100,7 @@ def fit(
     with seeded(seed, device), pyro.get_param_store().scope(), pyro.poutine.block():
         generator = torch.Generator().manual_seed(seed)
         batches = as_batches(data, batch_size=config.batch_size, generator=generator, device=device)
+        batches = replace(batches, augment=config.augment, channels_last=config.channels_last)
         structure = check_data(model, batches)
         run = Run(model, guide, config=config, structure=structure, device=device)
         begin = {**start.point_estimate, **start.unsampled} if isinstance(start, Fit) else start
@@ -108,7 +111,7 @@ def fit(
         training.least_travel = guide.least_travel() if is_new else 0.0
         training.go(file)
         if epochs and isinstance(guide, NetworkGuide):
-            guide.after_training(batches)
+            guide.after_training(batches.plain())
         posterior = run.finish(data)
         file.remove()
     losses, scores, track = training.losses, training.scores, training.track
@@ -137,6 +140,8 @@ def fit(
 def _settings(run: Run, batches: Batches, *, epochs: int) -> dict[str, Any]:
     """Return all settings of a fit as plain values, defaults as they came out."""
     found = {"device": str(run.device), "batches_per_epoch": len(batches), "learning_rate": run.learning_rate}
+    if run.config.augment is not None:
+        found["augment"] = repr(run.config.augment)
     return {"guide": type(run.guide).__name__, "epochs": epochs, **asdict(run.config), **found}
 
 

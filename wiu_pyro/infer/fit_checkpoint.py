@@ -215,4 +215,5 @@ def _looked_at(batches: Batches) -> str:
                 found = fingerprint(next(numbered_batches(batches)))
             except DataError:  # no order of its own
                 found = "drawn at random"
-    return repr((count_batches(batches), batches.num_data, batches.batch_size, found))
+    prepared = () if batches.prepare is None else (repr(batches.prepare),)
+    return repr((count_batches(batches), batches.num_data, batches.batch_size, found, *prepared))

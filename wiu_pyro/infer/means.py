@@ -1,15 +1,20 @@
-"""The means of a training: rates of groups of parameters, the precision of the network."""
+"""The means of a training: rates of groups of parameters, the precision of the network, the layout of images."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from wiu_pyro.errors import GuideError
+from wiu_pyro.nn import weight_module
 
-__all__ = ["autocast", "give_own_rate"]
+if TYPE_CHECKING:
+    from wiu_pyro.infer.config import FitConfig
+
+__all__ = ["autocast", "give_own_rate", "lay_channels_last"]
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
@@ -49,3 +54,27 @@ def give_own_rate(optimiser: torch.optim.Optimizer, parameters: list[torch.Tenso
             f"log_scale_rate is for guides that train log sds, but the update of this one ({type(optimiser).__name__}) "
             "has none. Leave it out, or use AutoMeanField."
         )
+
+
+def lay_channels_last(config: FitConfig, model: Callable[..., Any], device: torch.device) -> bool:
+    """Return whether images are laid out with their channels last: as asked, else where it saves time.
+
+    On two CPU cores a training step of VGG-11 with BatchNorm is a fifth shorter by it, one of LeNet or of VGG without
+    BatchNorm takes as long as before.
+
+    Parameters
+    ----------
+    config : FitConfig
+    model : callable
+    device : device
+
+    Returns
+    -------
+    bool
+    """
+    if config.channels_last is not None:
+        return config.channels_last
+    if device.type != "cpu":
+        return config.precision == "bfloat16"
+    root = weight_module(model)
+    return root is not None and any(isinstance(module, torch.nn.BatchNorm2d) for module in root.modules())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -121,6 +122,7 @@ class Run:
         self.mode(training=False)
         if isinstance(self.guide, LaplaceGuide):
             batches = as_batches(data, batch_size=self.config.curvature_batch_size, device=self.device)
+            batches = replace(batches, channels_last=self.config.channels_last)
             by_held_out = self.guide.tuning is not None and self.guide.tuning.by == "cross-validation"
             with untuned(self.guide) if by_held_out else nullcontext():  # then it is tuned afterwards
                 posterior = self.guide.laplace_approximation(

@@ -181,7 +181,7 @@ class Training:
         """Let the guide hold what the fit ends with."""
         if self.averaged is not None:
             self.averaged.put()
-            recompute_running_statistics(self.run.model, self.run.centre(), self.shares.batches(self.batches))
+            recompute_running_statistics(self.run.model, self.run.centre(), self.shares.batches(self.batches.plain()))
         if self.stopping is not None and self.stopping.kept is not None:
             self._put_posterior(self.stopping.kept)
         if self.between_epochs is not None:

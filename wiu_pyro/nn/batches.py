@@ -1,9 +1,9 @@
-"""Data as batches: a DataLoader, a Dataset or a tuple of tensors, all read the same way, again and again."""
+"""Data as batches: a DataLoader, a Dataset, tensors or stored images, all read the same way, again and again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,12 +30,21 @@ class Batches:
         Shuffles tensors anew in each pass when given; None keeps their order.
     device : device or None
         Where batches are moved.
+    prepare : callable or None
+        Makes a network's inputs of those stored, batch by batch, on the device: floating-point numbers of bytes.
+    augment : callable or None
+        Changes the inputs as they are stored, at random, before that.
+    channels_last : bool
+        Whether inputs of four dims, images, are laid out with their channels last.
     """
 
     source: Any
     batch_size: int
     generator: torch.Generator | None = None
     device: torch.device | None = None
+    prepare: Callable[[torch.Tensor], torch.Tensor] | None = None
+    augment: Callable[[torch.Tensor], torch.Tensor] | None = None
+    channels_last: bool = False
 
     def __len__(self) -> int:
         if isinstance(self.source, tuple):
@@ -63,9 +72,33 @@ class Batches:
         found = False
         for batch in self._batches():
             found = True
-            yield tuple(part if self.device is None else part.to(self.device, non_blocking=True) for part in batch)
+            yield self.ready(batch)
         if not found:
             raise DataError("Data are needed, but there is not a single batch. Check the Dataset or DataLoader.")
+
+    def ready(self, batch: Batch) -> Batch:
+        """Return a batch as it is stored in the form that a model is called with.
+
+        Parameters
+        ----------
+        batch : tuple of Tensor
+
+        Returns
+        -------
+        tuple of Tensor
+            On the device.
+        """
+        moved = batch if self.device is None else tuple(_moved(part, self.device) for part in batch)
+        inputs = moved[0]
+        for change in (self.augment, self.prepare):
+            inputs = inputs if change is None else change(inputs)
+        if self.channels_last and inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return (inputs, *moved[1:])
+
+    def plain(self) -> Batches:
+        """Return the same batches without random changes of the inputs."""
+        return replace(self, augment=None)
 
     def _batches(self) -> Iterator[Batch]:
         if not isinstance(self.source, tuple):
@@ -91,7 +124,7 @@ def as_batches(
 
     Parameters
     ----------
-    data : DataLoader, Dataset, tensor or tuple of tensors, or Batches
+    data : DataLoader, Dataset, tensor or tuple of tensors, ImageData, or Batches
         Tensors share their first dim, the data.
     batch_size : int
         For tensors and Datasets.
@@ -112,7 +145,10 @@ def as_batches(
     if batch_size < 1:
         raise DataError(f"batch_size must be at least 1, but is {batch_size}. Pass for example 128.")
     if isinstance(data, Batches):
-        return Batches(data.source, data.batch_size, generator, device)
+        return replace(data, generator=generator, device=device, augment=None)
+    if hasattr(data, "stored") and hasattr(data, "prepare"):  # ImageData, or what keeps its inputs in another form too
+        found = as_batches(data.stored, batch_size=batch_size, generator=generator, device=device)
+        return replace(found, prepare=data.prepare)
     if isinstance(data, torch.Tensor):
         data = (data,)
     if isinstance(data, list | tuple) and data and all(isinstance(part, torch.Tensor) for part in data):
@@ -135,6 +171,13 @@ def as_batches(
         f"Data must be a DataLoader, a Dataset or tensors (x, y), but are a {kind}. "
         "Pass for example (images, labels), both as torch.Tensor."
     )
+
+
+def _moved(part: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Move a tensor, to a GPU without waiting for it: from pinned memory alone does the copy run beside the rest."""
+    if device.type == "cuda" and part.device.type == "cpu" and not part.is_pinned():
+        part = part.pin_memory()
+    return part.to(device, non_blocking=True)
 
 
 def _resident(tensors: Batch, device: torch.device | None) -> Batch:

@@ -55,7 +55,7 @@ def numbered_batches(batches: Batches, start: int = 0, step: int = 1) -> Iterato
     Yields
     ------
     tuple of Tensor
-        On the device of `batches`.
+        On the device of `batches`, without random changes.
 
     Raises
     ------
@@ -75,8 +75,7 @@ def numbered_batches(batches: Batches, start: int = 0, step: int = 1) -> Iterato
         else:
             found = itertools.islice(iter(loader), start, None, step)
     for batch in found:
-        parts = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
-        yield tuple(part if batches.device is None else part.to(batches.device, non_blocking=True) for part in parts)
+        yield batches.plain().ready(tuple(batch) if isinstance(batch, list | tuple) else (batch,))
 
 
 def count_batches(batches: Batches, start: int = 0, step: int = 1) -> int | None:

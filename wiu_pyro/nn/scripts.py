@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wiu_pyro.errors import ModelError, OutputError, WiuError, near_matches
+from wiu_pyro.nn.script_arguments import describe, read_arguments, split_arguments
+from wiu_pyro.nn.script_constants import read_constants
 
 __all__ = ["ModelScript", "copy_model", "load_model_script", "shipped_models"]
 
@@ -43,6 +44,12 @@ class ModelScript:
         Its ``LEARNING_RATE``, of Adam.
     function : callable
         Its ``build``, unchecked; `build` is the one to call.
+    augment : callable or None
+        Its ``AUGMENT``: changes a batch of training images at random, as `wiu_pyro.fit` takes it.
+    normalise : bool
+        Its ``NORMALISE``: whether inputs are normalised by mean and sd of the training images' channels.
+    arguments : mapping of str to bool, int, float or str
+        Those that ``build`` is called with beside the images' shape.
     """
 
     path: Path
@@ -53,6 +60,14 @@ class ModelScript:
     vi_epochs: int | None
     learning_rate: float | None
     function: Callable[..., Any]
+    augment: Callable[[Any], Any] | None = None
+    normalise: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Its name with its arguments, for example ``"cifar_vgg:depth=16"``."""
+        return describe(self.name, self.arguments)
 
     def build(self, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> Any:
         """Return the script's model for images of one kind.
@@ -81,7 +96,7 @@ class ModelScript:
 
         called = f"build(num_classes={num_classes}, in_channels={in_channels}, image_size={tuple(image_size)})"
         with _reported(self.path, called):
-            model = self.function(num_classes, in_channels, tuple(image_size))
+            model = self.function(num_classes, in_channels, tuple(image_size), **self.arguments)
         if isinstance(model, PyroModule):
             return model
         way_out = (
@@ -118,7 +133,8 @@ def load_model_script(path_or_name: str | os.PathLike[str]) -> ModelScript:
     Parameters
     ----------
     path_or_name : str or path
-        Name of a shipped script, or path of a file. The file may import others that lie beside it.
+        Name of a shipped script, or path of a file, with arguments behind it where its ``build`` takes some:
+        ``"cifar_vgg:depth=16"``. The file may import others that lie beside it.
 
     Returns
     -------
@@ -128,14 +144,15 @@ def load_model_script(path_or_name: str | os.PathLike[str]) -> ModelScript:
     Raises
     ------
     ModelError
-        If there is no such script, it cannot be read or run, or it has no ``build``.
+        If there is no such script, it cannot be read or run, has no ``build``, or does not take the arguments.
 
     Examples
     --------
     >>> load_model_script("digits_mlp").data
     'digits'
     """
-    path = _find(os.fspath(path_or_name))
+    name, given = split_arguments(os.fspath(path_or_name))
+    path = _find(name)
     module = _run(path)
     function = getattr(module, "build", None)
     if not callable(function):
@@ -148,11 +165,9 @@ def load_model_script(path_or_name: str | os.PathLike[str]) -> ModelScript:
         path=path,
         name=path.stem,
         about=about,
-        data=_data(module, path),
-        epochs=_epochs(module, path, "EPOCHS"),
-        vi_epochs=_epochs(module, path, "VI_EPOCHS"),
-        learning_rate=_learning_rate(module, path),
+        **read_constants(module, path),
         function=function,
+        arguments=read_arguments(function, given, path),
     )
 
 
@@ -258,28 +273,3 @@ def _reported(path: Path, what: str) -> Iterator[None]:
         raise ModelError(
             f"A model script that runs is needed, but {what} of {path} raised{where} {message}. Correct the script."
         ) from error
-
-
-def _data(module: types.ModuleType, path: Path) -> str | None:
-    data = getattr(module, "DATA", None)
-    if data is None or isinstance(data, str):
-        return data
-    raise ModelError(
-        f'DATA in {path} must be the name or path of image data, but it is {data!r}. Write DATA = "mnist".'
-    )
-
-
-def _epochs(module: types.ModuleType, path: Path, name: str) -> int | None:
-    epochs = getattr(module, name, None)
-    if epochs is None or (isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0):
-        return epochs
-    raise ModelError(f"{name} in {path} must be a positive whole number, but it is {epochs!r}. Write {name} = 20.")
-
-
-def _learning_rate(module: types.ModuleType, path: Path) -> float | None:
-    rate = getattr(module, "LEARNING_RATE", None)
-    if rate is None or (isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < math.inf):
-        return rate
-    raise ModelError(
-        f"LEARNING_RATE in {path} must be a positive number, but it is {rate!r}. Write LEARNING_RATE = 1e-3."
-    )
