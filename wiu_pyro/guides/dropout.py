@@ -13,14 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 
-from wiu_pyro.errors import GuideError, PriorError, near_matches
+from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.guides.closed_form import ClosedForm
 from wiu_pyro.guides.dropout_trail import Dropout, find_dropouts
 from wiu_pyro.guides.dropout_weights import DropoutWeights, Mask
-from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
-from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.guides.point_trained import PointTrained
 from wiu_pyro.guides.start import is_real
 from wiu_pyro.guides.trained_by import refuse_svi
 from wiu_pyro.nn import ModelStructure
@@ -30,7 +28,7 @@ __all__ = ["AutoMCDropout"]
 UNCOVERED = ("error", "point")
 
 
-class AutoMCDropout(NetworkGuide):
+class AutoMCDropout(PointTrained):
     r"""Weights trained as a point estimate with the network's own dropout on, and sampled by its masks.
 
     Training minimises −log joint density (MAP under the model's prior) with dropout as torch has it, another mask for
@@ -64,6 +62,7 @@ class AutoMCDropout(NetworkGuide):
 
     Examples
     --------
+    >>> from torch import nn
     >>> from wiu_pyro.nn import BayesianNetwork
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
     >>> guide = AutoMCDropout(BayesianNetwork(net, num_data=8))
@@ -94,13 +93,7 @@ class AutoMCDropout(NetworkGuide):
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
-        if not self.fixed_priors:
-            raise PriorError(
-                f"{type(self).__name__} needs priors that depend on nothing else, but the prior of "
-                f"'{self.structure.dependent_priors[0]}' depends on another site or on a learned parameter. "
-                "Fix the prior, or use AutoMeanField."
-            )
-        self.loc = nn.Parameter(self._init_loc())
+        self.refuse_dependent_priors()
         found = find_dropouts(self.model, self.point_estimate(), args)
         self.dropouts = tuple(dropout for dropout in found if not self._refused(dropout, found))
         if not self.dropouts:
@@ -141,16 +134,6 @@ class AutoMCDropout(NetworkGuide):
         """What the file says beside: where the sds come from."""
         masks = "; ".join(f"{one.name}: p = {one.probability:g}, on {', '.join(one.columns)}" for one in self.dropouts)
         return {"sd_of": "the network's own dropout, set and not learned", "sd_learned": 0, "dropout": masks}
-
-    def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
-        """Return −log joint from one batch, in nats; with dropout where the model is in training mode."""
-        log_likelihood = self.log_likelihood(self.unpack(self.loc), batch)
-        return -log_likelihood - kl_weight * self.temperature * self.log_prior(self.loc)
-
-    def loss_offset(self) -> float:
-        """Return the normalising constant of the Normal priors, which shifts −log joint and depends on units."""
-        prior = self.flat_prior()
-        return self.temperature * (prior.log_scale_sum + prior.num_normal * HALF_LOG_TWO_PI)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """Sample all weights; returns the value of each site."""

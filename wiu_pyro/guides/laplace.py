@@ -37,8 +37,7 @@ from wiu_pyro.guides.blocks import Block
 from wiu_pyro.guides.cost import Cost, LayerCost, refuse_what_does_not_fit
 from wiu_pyro.guides.cost_measured import measure_cost
 from wiu_pyro.guides.data_pass import DataPass
-from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
-from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.guides.point_trained import PointTrained
 from wiu_pyro.guides.prior_scales import PriorTuning, read_tuning
 from wiu_pyro.guides.prior_tuning import tuned
 from wiu_pyro.nn import Batches, as_batches, base_distribution, complete_num_data, run_at, weight_module
@@ -49,7 +48,7 @@ __all__ = ["LaplaceGuide"]
 Batch = tuple[torch.Tensor, ...]
 
 
-class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
+class LaplaceGuide(PointTrained, AutoLaplaceApproximation):
     """Base of the Laplace guides: first a point estimate (MAP), then `laplace_approximation`.
 
     Trained by `SVI` or `wiu_pyro.fit` like Pyro's `AutoLaplaceApproximation`, it is a Delta at the weights' mode.
@@ -108,17 +107,6 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     def max_bytes(self) -> int:
         """Return the memory the posterior may take: as asked for, else 90 % of what its device has free."""
         return self.config.max_bytes or int(0.9 * available_bytes(_device(weight_module(self.model))))
-
-    def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
-        """Return −log joint at the point estimate from one batch, in nats; the temperature multiplies the prior."""
-        self._require_fixed_priors()
-        log_likelihood = self.log_likelihood(self.unpack(self.loc), batch)
-        return -log_likelihood - kl_weight * self.temperature * self.log_prior(self.loc)
-
-    def loss_offset(self) -> float:
-        """Return the normalising constant of the Normal priors, which shifts −log joint and depends on units."""
-        prior = self.flat_prior()
-        return self.temperature * (prior.log_scale_sum + prior.num_normal * HALF_LOG_TWO_PI)
 
     def laplace_approximation(
         self,
@@ -193,17 +181,9 @@ class LaplaceGuide(NetworkGuide, AutoLaplaceApproximation):
     def _blocks(self, posterior: AutoBlockNormal, data: DataPass) -> tuple[tuple[Block, ...], CurvatureRecord]:
         """Go through the data and return the blocks of the posterior."""
 
-    def _require_fixed_priors(self) -> None:
-        if not self.fixed_priors:
-            raise PriorError(
-                "A Laplace guide needs priors that depend on nothing else, but the prior of "
-                f"'{self.structure.dependent_priors[0]}' depends on another site or on a learned parameter. "
-                "Fix the prior, or use mean-field VI."
-            )
-
     def refuse_model(self) -> None:
         """Raise PriorError for priors that cannot be covered; `fit` asks before it trains."""
-        self._require_fixed_priors()
+        self.refuse_dependent_priors()
         self._require_normal_priors()
 
     def _require_normal_priors(self) -> None:

@@ -6,66 +6,17 @@ It is no posterior: nothing is known of how far the weights may move. It is what
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 from pyro.infer.autoguide import AutoDelta
-from torch import nn
 
-from wiu_pyro.errors import PriorError
 from wiu_pyro.guides.closed_form import ClosedForm
-from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
-from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.guides.point_trained import PointTrained
 from wiu_pyro.nn import ModelStructure
 
-__all__ = ["AutoPointEstimate", "PointTrained", "is_point_estimate"]
-
-
-class PointTrained(NetworkGuide):
-    """Base of guides trained as a point: by −log joint at `loc`, a parameter started at the network's own weights.
-
-    Parameters
-    ----------
-    model : callable
-        A Pyro model.
-    init_loc_fn : callable, optional
-        Pyro's per-site initialisation; the network's own weights when None.
-    temperature : float
-        Multiplies the weight of the prior against the likelihood; 1 is Bayes.
-    """
-
-    objective: ClassVar[str] = "-log joint density"
-
-    def __init__(
-        self,
-        model: Callable[..., Any],
-        *,
-        init_loc_fn: Callable[[dict[str, Any]], torch.Tensor] | None = None,
-        temperature: float = 1.0,
-    ) -> None:
-        super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)
-
-    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        super()._setup_prototype(*args, **kwargs)
-        self.loc = nn.Parameter(self._init_loc())
-
-    def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
-        """Return −log joint at the point from one batch, in nats; the temperature multiplies the prior."""
-        if not self.fixed_priors:
-            raise PriorError(
-                f"{type(self).__name__} needs priors that depend on nothing else, but the prior of "
-                f"'{self.structure.dependent_priors[0]}' depends on another site or on a learned parameter. "
-                "Fix the prior."
-            )
-        log_likelihood = self.log_likelihood(self.unpack(self.loc), batch)
-        return -log_likelihood - kl_weight * self.temperature * self.log_prior(self.loc)
-
-    def loss_offset(self) -> float:
-        """Return the normalising constant of the Normal priors, which shifts −log joint and depends on units."""
-        prior = self.flat_prior()
-        return self.temperature * (prior.log_scale_sum + prior.num_normal * HALF_LOG_TWO_PI)
+__all__ = ["AutoPointEstimate", "is_point_estimate"]
 
 
 class AutoPointEstimate(PointTrained):
@@ -91,7 +42,7 @@ class AutoPointEstimate(PointTrained):
     Examples
     --------
     >>> from wiu_pyro.nn import BayesianNetwork
-    >>> model = BayesianNetwork(nn.Linear(4, 3), num_data=8)
+    >>> model = BayesianNetwork(torch.nn.Linear(4, 3), num_data=8)
     >>> guide = AutoPointEstimate(model)
     >>> guide(torch.ones(8, 4), torch.zeros(8))["bias"].shape
     torch.Size([3])

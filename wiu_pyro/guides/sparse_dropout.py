@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.distributions import biject_to
 
-from wiu_pyro.errors import GuideError, PriorError
+from wiu_pyro.errors import GuideError
 from wiu_pyro.guides.blocks import Block, BlockNormal
 from wiu_pyro.guides.closed_form import ClosedForm
 from wiu_pyro.guides.log_uniform_kl import CLIP, clipped_log_alpha, log_uniform_kl, sd_and_kl
@@ -102,12 +102,7 @@ class AutoSparseVariationalDropout(NetworkGuide):
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
-        if not self.fixed_priors:
-            raise PriorError(
-                f"{type(self).__name__} needs priors that depend on nothing else, but the prior of "
-                f"'{self.structure.dependent_priors[0]}' depends on another site or on a learned parameter. "
-                "Fix the prior, or use AutoMeanField."
-            )
+        self.refuse_dependent_priors()
         own = self.structure.parameter_sites
         self.sparse = tuple(
             (name, place, shape)

@@ -18,7 +18,7 @@ from torch.distributions import constraints
 
 from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.guides.blocks import Block
-from wiu_pyro.guides.point_estimate import PointTrained
+from wiu_pyro.guides.point_trained import PointTrained
 from wiu_pyro.guides.running_statistics import recompute_running_statistics
 from wiu_pyro.guides.swag_optimiser import TwoPhaseOptimiser
 from wiu_pyro.guides.trained_by import refuse_svi
