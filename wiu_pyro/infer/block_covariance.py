@@ -3,8 +3,9 @@
 For a datum, the Jacobian of a layer that multiplies patches a_t by a matrix is Σ_t g_t a_t', with output gradients g_t.
 In the eigenbasis of a Kronecker-factored posterior it is Σ_t (U' g_t) (V' a_t)', and the covariance a sum of products
 of its entries, each times the variance of that coordinate of the weights: a table, not a matrix. With one position the
-Jacobian is an outer product and need not be formed: Σ_o g̃_co g̃_do Σ_i ã_i² / (1 + λ_oi). Nor need it be where the
-posterior is dense: Σ_op g_co g_dp (a' Σ_op a), with the covariance Σ_op of the weights to two outputs.
+Jacobian is an outer product and need not be formed: Σ_o g̃_co g̃_do Σ_i ã_i² / (1 + λ_oi). With few positions neither
+is it, but the same sum for each pair of them, Σ_ts Σ_o g̃_cto g̃_dso Σ_i ã_ti ã_si / (1 + λ_oi). Nor need it be where
+the posterior is dense: Σ_op g_co g_dp (a' Σ_op a), with the covariance Σ_op of the weights to two outputs.
 """
 
 from __future__ import annotations
@@ -122,7 +123,9 @@ class _TableCovariance:
         outputs = self.rule.output_grads(grads)  # (columns, batch, groups, positions, out)
         if outputs.shape[3] == 1:
             return self._outer(layer_input, outputs[:, :, :, 0])
-        columns, _, groups = outputs.shape[:3]
+        columns, _, groups, positions = outputs.shape[:4]
+        if positions * (positions + 1) // 2 <= columns * (positions + columns):  # multiplications by either way
+            return self._by_pairs(layer_input, outputs)
         step = max(1, MAX_ELEMENTS // (columns * max(self.rule.numel, groups * outputs[0, 0, 0].numel())))
         starts = range(0, len(layer_input), step)
         return torch.cat([self._summed(layer_input[i : i + step], outputs[:, i : i + step]) for i in starts])
@@ -139,6 +142,24 @@ class _TableCovariance:
         spread = _times(squares, self.table.mT)  # (batch, groups, out)
         weighted = (outputs * spread.sqrt()).transpose(0, 1).flatten(2)  # (batch, columns, groups * out)
         return weighted @ weighted.mT
+
+    def _by_pairs(self, layer_input: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the covariance by pairs of positions, outputs (columns, batch, groups, positions, out)."""
+        if self.out_basis is not None:
+            outputs = _times(outputs.transpose(2, 3), self.out_basis).transpose(2, 3)
+        first, second = torch.triu_indices(outputs.shape[3], outputs.shape[3], device=outputs.device)
+        held = len(first) * self.rule.groups * (self.rule.in_features + self.rule.out_features)
+        step, found = max(1, MAX_ELEMENTS // held), []
+        for rows in range(0, len(layer_input), step):
+            inputs = self._inputs(layer_input[rows : rows + step]).transpose(1, 2)  # (batch, positions, groups, in)
+            spread = _times(inputs[:, first] * inputs[:, second], self.table.mT)  # (batch, pairs, groups, out)
+            own = outputs[:, rows : rows + step].permute(1, 2, 4, 0, 3)  # (batch, groups, out, columns, positions)
+            between = spread.new_empty(*own.shape[:3], own.shape[4], own.shape[4])
+            between[..., first, second] = between[..., second, first] = spread.permute(0, 2, 3, 1)
+            left, right = (part.permute(0, 3, 1, 2, 4).flatten(2) for part in (own @ between, own))
+            found.append(left @ right.mT)
+        covariance = torch.cat(found)
+        return 0.5 * (covariance + covariance.mT)
 
     def _summed(self, layer_input: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Return the covariance by the Jacobian in the basis, outputs (columns, batch, groups, positions, out)."""
