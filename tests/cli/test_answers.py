@@ -30,7 +30,7 @@ def build(num_classes, in_channels, image_size):
     layers = [torch.nn.Linear(in_channels * height * width, 4), torch.nn.ReLU(), torch.nn.Linear(4, num_classes)]
     return wiu.nn.BayesianNetwork(torch.nn.Sequential(torch.nn.Flatten(), *layers))
 '''
-FEW = ["--images", "60", "--num-samples", "4"]
+FEW = ["--images", "60", "--prune-images", "60", "--num-samples", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "tiny.py").write_text(SCRIPT)
     options = ["--epochs", "2", "--num-samples", "4", "--guides", "laplace-diag,mean-field", "--seeds", "0-1"]
-    options += ["--train-images", "200", "--track-every", "1"]
+    options += ["--train-images", "200", "--track-every", "1", "--no-report"]
     assert main(["sweep", "--models", str(folder / "tiny.py"), "--out", str(folder / "out"), *options]) == 0
     return folder / "out"
 

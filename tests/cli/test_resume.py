@@ -25,7 +25,7 @@ def build(num_classes, in_channels, image_size):
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(in_channels * height * width, num_classes))
     return wiu.nn.BayesianNetwork(net)
 """
-OPTIONS = ["--epochs", "4", "--num-samples", "10", "--guides", "mean-field,laplace-diag"]
+OPTIONS = ["--no-report", "--epochs", "4", "--num-samples", "10", "--guides", "mean-field,laplace-diag"]
 
 
 @pytest.fixture(scope="module")

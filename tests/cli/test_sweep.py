@@ -221,7 +221,7 @@ def test_compare_reads_the_folder_and_gives_intervals_from_five_seeds_on(tmp_pat
 @pytest.mark.training
 def test_sweep_runs_what_wiu_run_would_in_processes_of_its_own(tmp_path, script, capsys):
     options = ["--models", script, "--priors", "own,normal:0.1", "--seeds", "0", "--guides", "laplace-diag"]
-    options += ["--epochs", "1", "--num-samples", "5", "--out", str(tmp_path / "sweep")]
+    options += ["--epochs", "1", "--num-samples", "5", "--no-report", "--out", str(tmp_path / "sweep")]
     assert main(["sweep", *options, "--jobs", "2"]) == 0
     rows = sweep_rows(tmp_path / "sweep")
     assert [(row["prior"], row["status"]) for row in rows] == [("own", "complete"), ("normal:0.1", "complete")]

@@ -18,6 +18,19 @@ from wiu_pyro.guides import AutoKFACLaplace, AutoMeanField
 from wiu_pyro.infer import TrackConfig
 from wiu_pyro.testing import small_classifier
 
+SCRIPT = """
+import torch
+import wiu_pyro as wiu
+
+DATA = "digits"
+
+
+def build(num_classes, in_channels, image_size):
+    height, width = image_size
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(in_channels * height * width, num_classes))
+    return wiu.nn.BayesianNetwork(net)
+"""
+
 
 def model():
     return small_classifier()[0]
@@ -74,8 +87,10 @@ def test_a_negative_number_of_epochs_is_refused():
 @pytest.mark.training
 @pytest.mark.parametrize(("options", "tracked"), [([], True), (["--track-every", "0"], False)])
 def test_a_run_keeps_the_layers_of_every_posterior_it_trains(tmp_path, options, tracked):
-    arguments = ["--epochs", "2", "--num-samples", "5", "--guides", "mean-field,laplace-diag,laplace-kfac", *options]
-    assert main(["run", "--out", str(tmp_path / "run"), *arguments]) == 0
+    arguments = ["--epochs", "2", "--num-samples", "5", "--no-report"]
+    arguments += ["--guides", "mean-field,laplace-diag,laplace-kfac", *options]
+    (tmp_path / "tiny.py").write_text(SCRIPT)
+    assert main(["run", str(tmp_path / "tiny.py"), "--out", str(tmp_path / "run"), *arguments]) == 0
     for name in ("mean-field", "laplace-diag", "laplace-kfac"):
         data = schema.dataset(wiu.load(tmp_path / "run" / "posteriors" / f"{name}.nc"), "training")
         assert ("kl_per_weight" in data) is tracked
