@@ -20,7 +20,6 @@ from wiu_pyro.guides.dropout_trail import Dropout, find_dropouts
 from wiu_pyro.guides.dropout_weights import DropoutWeights, Mask
 from wiu_pyro.guides.point_trained import PointTrained
 from wiu_pyro.guides.start import is_real
-from wiu_pyro.guides.trained_by import refuse_svi
 from wiu_pyro.nn import ModelStructure
 
 __all__ = ["AutoMCDropout"]
@@ -134,11 +133,6 @@ class AutoMCDropout(PointTrained):
         """What the file says beside: where the sds come from."""
         masks = "; ".join(f"{one.name}: p = {one.probability:g}, on {', '.join(one.columns)}" for one in self.dropouts)
         return {"sd_of": "the network's own dropout, set and not learned", "sd_learned": 0, "dropout": masks}
-
-    def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        """Sample all weights; returns the value of each site."""
-        refuse_svi(self)
-        return super().forward(*args, **kwargs)
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> DropoutWeights:
         """Return the distribution over the flat vector of all weights."""

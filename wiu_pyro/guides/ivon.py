@@ -19,7 +19,6 @@ from wiu_pyro.errors import GuideError
 from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
 from wiu_pyro.guides.ivon_update import IVONUpdate, Target
 from wiu_pyro.guides.network_guide import NetworkGuide
-from wiu_pyro.guides.trained_by import refuse_svi
 
 __all__ = ["AutoIVON"]
 
@@ -206,11 +205,6 @@ class AutoIVON(NetworkGuide):
     def _loc_scale(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         target = self.target()
         return self.loc, (target.ess * (self.hess + target.decay)).rsqrt()
-
-    def sample_latent(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Sample the flat vector of all weights, shape (latent_dim,); not in a step of Pyro's `SVI`."""
-        refuse_svi(self)
-        return super().sample_latent(*args, **kwargs)
 
     def log_prob(self, weights: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return log q of a draw, on the unconstrained scale, a float64 scalar in nats."""

@@ -21,6 +21,7 @@ from torch.distributions import biject_to
 from wiu_pyro.errors import GuideError, PriorError
 from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI, FlatPrior, read_priors
 from wiu_pyro.guides.start import init_to_network
+from wiu_pyro.guides.trained_by import refuse_svi
 from wiu_pyro.nn import (
     Batches,
     BayesianNetwork,
@@ -210,6 +211,12 @@ class NetworkGuide(AutoContinuous):
         squares = deviation.square().sum() if prior.all_normal else deviation[prior.normal].square().sum()
         normal = -0.5 * squares - prior.log_scale_sum - prior.num_normal * HALF_LOG_TWO_PI
         return normal if prior.all_normal else normal + self.other_log_prior(flat)
+
+    def sample_latent(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Sample the flat vector of all weights; not in a step of Pyro's `SVI` where that cannot train the guide."""
+        if self.trained_by == "fit":
+            refuse_svi(self)
+        return super().sample_latent(*args, **kwargs)
 
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
         """Return an unbiased estimate of −ELBO over the whole data from one batch, in nats.

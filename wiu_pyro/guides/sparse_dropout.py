@@ -23,7 +23,6 @@ from wiu_pyro.guides.log_uniform_kl import CLIP, clipped_log_alpha, log_uniform_
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.output_noise import RULES
 from wiu_pyro.guides.start import is_real
-from wiu_pyro.guides.trained_by import refuse_svi
 from wiu_pyro.guides.weight_draw import DrawSource
 from wiu_pyro.linalg import DiagonalPrecision
 from wiu_pyro.nn import LogUniform, ModelStructure, base_distribution
@@ -192,11 +191,6 @@ class AutoSparseVariationalDropout(NetworkGuide):
         weights |= zip((name for name, *_ in self.sparse), source.split([shape for *_, shape in self.sparse]))
         divergence = divergence + self._point_energy(weights)
         return kl_weight * self.temperature * divergence - self.log_likelihood(weights, batch)
-
-    def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        """Sample all weights; returns the value of each site."""
-        refuse_svi(self)
-        return super().forward(*args, **kwargs)
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> BlockNormal:
         """Return the Normal over the flat vector of all weights, detached, in which points do not move."""

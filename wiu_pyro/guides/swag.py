@@ -21,7 +21,6 @@ from wiu_pyro.guides.blocks import Block
 from wiu_pyro.guides.point_trained import PointTrained
 from wiu_pyro.guides.running_statistics import recompute_running_statistics
 from wiu_pyro.guides.swag_optimiser import TwoPhaseOptimiser
-from wiu_pyro.guides.trained_by import refuse_svi
 from wiu_pyro.linalg import LowRankCovariance
 from wiu_pyro.nn import Batches, ModelStructure
 
@@ -214,11 +213,6 @@ class AutoSWAG(PointTrained):
         if int(self.count) < FEWEST:
             return dist.Delta(self.loc.detach(), event_dim=1)
         return TrajectoryNormal(self.mean, *self.covariance_parts(), self.gaussian_blocks())
-
-    def sample_latent(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Sample the flat vector of all weights, shape (latent_dim,); not in a step of Pyro's `SVI`."""
-        refuse_svi(self)
-        return super().sample_latent(*args, **kwargs)
 
     def log_prob(self, weights: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return log q of a draw, a float64 scalar in nats; weights that never moved do not count."""
