@@ -220,7 +220,7 @@ def _layer_draws(gaussian: Gaussian, index: torch.Tensor, precision: Precision) 
 def _normal_prior(
     gaussian: Gaussian, layer: Layer, structure: ModelStructure, index: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return prior mean and sd of a layer's entries `index` of the flat vector; None unless all its priors are Normal."""
+    """Return prior mean and sd of a layer's entries `index` of the flat vector; None unless all priors are Normal."""
     loc, scale = gaussian.loc.new_zeros(len(index)), gaussian.loc.new_ones(len(index))
     for site in layer.sites.values():
         fn = base_distribution(structure.priors[site])
