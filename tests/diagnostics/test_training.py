@@ -192,7 +192,7 @@ def test_layers_at_their_point_estimate_have_no_epoch():
     assert "fc1" not in diagnostics.convergence_statement(table)
 
 
-def test_early_stopping_is_on_minus_elbo_or_on_the_validation_loss_where_there_is_one():
+def test_early_stopping_is_on_what_was_trained_by_or_on_the_validation_loss_where_there_is_one():
     loss = np.concatenate([np.linspace(3, 1, 20), np.full(80, 1.5)])
     idata = recorded(LATE)
     on_loss = regrouped(idata, lambda data: data.assign(loss=(("chain", "epoch"), loss[None])))
@@ -203,6 +203,9 @@ def test_early_stopping_is_on_minus_elbo_or_on_the_validation_loss_where_there_i
         "on −ELBO (7 epochs without a new best) would have stopped after epoch 27: before 'fc2' had converged" in text
     )
     assert "after 'fc1', 'fc3', 'out' had converged" in text
+    point = {"meaning": "-log joint density, summed over the data"}
+    on_joint = regrouped(on_loss, lambda data: data.assign(loss=data["loss"].assign_attrs(point)))
+    assert "on −log joint density (5" in diagnostics.convergence_statement(diagnostics.convergence(on_joint))
     nll = regrouped(idata, lambda data: data.assign(validation_nll=(("chain", "epoch"), loss[None])))
     assert "Early stopping on the validation NLL" in diagnostics.convergence_statement(diagnostics.convergence(nll))
     assert np.isnan(diagnostics.convergence(idata)["early_stop_epoch"])

@@ -61,6 +61,17 @@ def test_svi_is_told_to_leave_it_to_fit():
         SVI(model, AutoEnsemble(model), Adam({"lr": 0.01}), Trace_ELBO()).step(*data)
 
 
+def test_svi_does_not_move_trained_members(points):
+    fit, data = points
+    with pyro.get_param_store().scope(), pytest.raises(GuideError, match="AutoEnsemble has a training of its own"):
+        SVI(fit.model, fit.guide, Adam({"lr": 0.01}), Trace_ELBO()).step(*data)
+
+
+def test_an_ensemble_says_what_its_members_were_trained_by(points):
+    fit, _ = points
+    assert fit.guide.objective == fit.members[0].guide.objective == "-log joint density"
+
+
 def test_an_ensemble_of_one_is_none():
     model, _ = small_classifier()
     with pytest.raises(GuideError, match=r"at least 2 members, but size is 1\."):

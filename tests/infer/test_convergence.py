@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
+from pyro.infer.autoguide import AutoDelta, AutoNormal
 
+import wiu_pyro as wiu
+from wiu_pyro import guides
 from wiu_pyro.infer import assess
+from wiu_pyro.testing import small_classifier
 
 FLAT, FALLING = [100.0] * 20, [100.0 * 0.9**epoch for epoch in range(20)]
 
@@ -61,3 +65,19 @@ def test_fit_too_short_to_leave_its_start_has_not_converged_however_flat_its_los
     assert found.converged is False
     assert "too few steps" in found.detail
     assert assess(FLAT, reach=3.0, travel=2.3).converged is True
+
+
+@pytest.mark.parametrize(
+    ("make", "objective"),
+    [
+        (lambda model: guides.AutoMeanField(model, init_scale=1.0), "−ELBO"),
+        (AutoNormal, "−ELBO"),
+        (guides.AutoPointEstimate, "−log joint density"),
+        (guides.AutoDiagonalLaplace, "−log joint density"),
+        (AutoDelta, "−log joint density"),
+    ],
+)
+def test_sentence_names_what_the_guide_was_trained_by(make, objective):
+    model, data = small_classifier()
+    found = wiu.fit(model, make(model), data, epochs=10, learning_rate=1e-4, schedule="constant").convergence
+    assert found.detail.startswith(f"{objective} changed by ")

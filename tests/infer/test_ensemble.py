@@ -215,13 +215,13 @@ def test_a_prior_of_each_members_own_is_refused():
 def test_convergence_is_that_of_all_members():
     fit, _ = fitted(epochs=12, learning_rate=1e-6)
     assert fit.convergence.converged is True
-    assert fit.convergence.detail.startswith("3 of 3 members converged; the slowest: −ELBO changed by")
+    assert fit.convergence.detail.startswith("3 of 3 members converged; the slowest: −log joint density changed by")
     assert fit.convergence.change == max(one.convergence.change for one in fit.members)
     fit, _ = fitted(epochs=12, learning_rate=0.3)
     settled = sum(one.convergence.converged for one in fit.members)
     assert fit.convergence.converged is (settled == SIZE)
     if settled < SIZE:
-        assert fit.convergence.detail.startswith(f"{settled} of 3 members converged; one that did not: −ELBO")
+        assert fit.convergence.detail.startswith(f"{settled} of 3 members converged; one that did not: −log")
 
 
 def test_losses_and_validation_are_means_over_members():

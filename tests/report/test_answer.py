@@ -120,7 +120,7 @@ def test_a_tempered_posterior_and_uncovered_weights_are_caveats():
         ({"converged": "yes", "convergence_detail": "-ELBO changed by 0.1 %"}, "Converged: -ELBO changed by 0.1 %."),
         (
             {"converged": "no", "convergence_change": 0.08, "convergence_threshold": 0.01},
-            "Not converged: −ELBO changed by 8.00 % over the last tenth of the epochs (limit 1.00 %).",
+            "Not converged: the loss changed by 8.00 % over the last tenth of the epochs (limit 1.00 %).",
         ),
         ({"converged": "not assessed", "convergence_change": float("nan")}, "Convergence not assessed."),
     ],

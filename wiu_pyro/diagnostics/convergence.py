@@ -64,7 +64,7 @@ def convergence(idata: Any, *, tolerance: float = 0.02, patience: int = 5) -> xr
         Above 0, below 1.
     patience : int
         Epochs without a new best loss before early stopping stops: on the validation NLL where the fit kept it, else
-        on -ELBO.
+        on what was trained by, -ELBO for example.
 
     Returns
     -------
@@ -78,8 +78,9 @@ def convergence(idata: Any, *, tolerance: float = 0.02, patience: int = 5) -> xr
         layer that never converged counted at the end of the full rate. ``distance`` (quantity, epoch, layer): of the
         smoothed quantity from its end, in tolerances. ``tail_change`` (quantity, layer): relative change while the
         learning rate fell, NaN where it did not. ``early_stop_epoch``, ``early_stop_best``: epochs done.
-        Attributes: ``tolerance``, ``patience``, ``early_stop_on``, ``full_rate_epochs``, ``num_epochs``, ``assessed``
-        (1, or 0 with fewer than 10 records at the full rate), ``num_seeds`` and how the training was seen.
+        Attributes: ``tolerance``, ``patience``, ``early_stop_on``, ``objective`` (what the loss is),
+        ``full_rate_epochs``, ``num_epochs``, ``assessed`` (1, or 0 with fewer than 10 records at the full rate),
+        ``num_seeds`` and how the training was seen.
 
     Raises
     ------
@@ -116,7 +117,8 @@ def convergence(idata: Any, *, tolerance: float = 0.02, patience: int = 5) -> xr
             table[name].attrs["long_name"] = text
     table.attrs = carried_attrs(idata) | dict(records.attrs) | {"tolerance": tolerance, "patience": patience}
     table.attrs |= {"num_seeds": seeds, "num_epochs": float(records["epoch"].max())}
-    table.attrs["early_stop_on"] = _loss_name(training_loss(idata))
+    losses = training_loss(idata)
+    table.attrs |= {"early_stop_on": _loss_name(losses), "objective": losses.attrs["objective"]}
     table.attrs["full_rate_epochs"] = float(records["full_rate_epochs"].max())
     table.attrs["assessed"] = int(bool(table["converged_epoch"].notnull().any()))
     own = records.attrs.get("tracked_curvature", "none") == "none"  # else another posterior's than the file's

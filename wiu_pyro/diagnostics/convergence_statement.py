@@ -136,7 +136,8 @@ def _tail(table: xr.Dataset) -> list[str]:
 def _early_stop(table: xr.Dataset) -> str:
     """Say where early stopping would have stopped, and before or after which layers had converged."""
     stops = np.atleast_1d(table["early_stop_epoch"].values)
-    loss = "the validation NLL" if table.attrs["early_stop_on"] == "validation_nll" else "−ELBO"
+    objective = str(table.attrs.get("objective", "-ELBO")).replace("-", "−", 1)
+    loss = "the validation NLL" if table.attrs["early_stop_on"] == "validation_nll" else objective
     opening = f"Early stopping on {loss} ({table.attrs['patience']} epochs without a new best)"
     stopped = np.isfinite(stops)
     if not stopped.any():

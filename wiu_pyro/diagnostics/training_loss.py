@@ -31,7 +31,7 @@ def training_loss(idata: Any) -> xr.Dataset:
         kept them. ``tail_start`` and ``before_start`` (no dims): first epochs of the last tenth and of the tenth before
         it. ``tail_mean`` and ``before_mean``: mean loss over each, NaN with fewer than ten epochs, where the fit was
         not assessed. Whether it converged is for the fit to say, not for these: attributes ``converged`` and
-        ``convergence_detail``.
+        ``convergence_detail``; ``objective`` says what the loss is without its scale.
 
     Raises
     ------
@@ -54,6 +54,7 @@ def training_loss(idata: Any) -> xr.Dataset:
         out[f"{name}_start"] = ((), int(epochs[begin]))
         mean = out["loss"].isel(epoch=slice(begin, end)).mean("epoch")
         out[f"{name}_mean"] = mean if window else mean * np.nan
-    out["loss"].attrs["long_name"] = f"loss: {data['loss'].attrs.get('meaning', '-ELBO, summed over the data')}, nats"
-    out.attrs = carried_attrs(idata)
+    meaning = str(data["loss"].attrs.get("meaning", "-ELBO, summed over the data"))
+    out["loss"].attrs["long_name"] = f"loss: {meaning}, nats"
+    out.attrs = carried_attrs(idata) | {"objective": meaning.partition(",")[0]}
     return squeeze_chain(out)

@@ -22,6 +22,7 @@ from wiu_pyro.errors import GuideError
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.point_estimate import AutoPointEstimate
 from wiu_pyro.guides.start import init_to_network
+from wiu_pyro.guides.trained_by import refuse_svi
 
 __all__ = ["PREFIX", "AutoEnsemble", "ensemble_class"]
 
@@ -114,6 +115,11 @@ class AutoEnsemble(AutoGuide):
         """The members' temperature."""
         return float(getattr(self.members[0], "temperature", 1.0)) if len(self.members) else 1.0
 
+    @property
+    def objective(self) -> str:
+        """What the members were trained by, in words."""
+        return getattr(self.members[0], "objective", "-ELBO") if len(self.members) else "-ELBO"
+
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """Sample the weights of a member chosen at random; in a vectorised plate of one for each of its elements.
 
@@ -129,13 +135,14 @@ class AutoEnsemble(AutoGuide):
         Raises
         ------
         GuideError
-            If it is not trained.
+            If it is not trained, or called in a step of Pyro's `SVI`.
         """
         if not len(self.members):
             raise GuideError(
                 "An ensemble samples from its trained members, but has none yet: Pyro's SVI cannot train it. Use "
                 "wiu_pyro.fit(model, guide, data), which trains one after the other."
             )
+        refuse_svi(self)
         weights = torch.ones(len(self.members), device=next(iter(self.members[0].parameters()), torch.empty(0)).device)
         which = pyro.sample("_member", dist.Categorical(weights), infer={"is_auxiliary": True})
         if which.dim() == 0:

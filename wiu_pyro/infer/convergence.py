@@ -2,12 +2,12 @@
 
 A schedule that lets the learning rate fall to zero flattens any loss curve, converged or not. So two stretches are
 looked at: the last tenth of the epochs, and the last tenth of the epochs run at the full learning rate. A fit counts as
-converged only if −ELBO changed by less than the threshold over both, with all of the KL's weight on. The change is that
-of the mean over the tenth from the mean over the tenth before, for the loss of one epoch is noisy. It is relative to
-−ELBO; a likelihood that is a density has no natural zero, so there it is relative to at least one nat per datum.
+converged only if the loss changed by less than the threshold over both, with all of the KL's weight on. The change is
+that of the mean over the tenth from the mean over the tenth before, for the loss of one epoch is noisy. It is relative
+to the loss; a likelihood that is a density has no natural zero, so there it is relative to at least one nat per datum.
 
-Epochs before the learning rate has risen and the KL has all its weight do not count: their loss is not −ELBO, or falls
-by design. Where less than half of the epochs have all of the KL's weight, that is said.
+Epochs before the learning rate has risen and the KL has all its weight do not count: their loss is another, or falls by
+design. Where less than half of the epochs have all of the KL's weight, that is said.
 
 Few and small steps leave any loss nearly flat: a fit whose optimiser cannot have left the start has not converged
 either. Adam moves a parameter by about the learning rate a step, whatever the gradient.
@@ -33,7 +33,7 @@ class Convergence:
     converged : bool or None
         None where it was not assessed: fewer than 10 epochs, none at all, or a loss that is not finite.
     change : float
-        The larger of the two relative changes of −ELBO; NaN where not assessed.
+        The larger of the two relative changes of the loss; NaN where not assessed.
     threshold : float
     detail : str
         One sentence.
@@ -54,13 +54,14 @@ def assess(
     least: float = 0.0,
     reach: float = math.inf,
     travel: float = 0.0,
+    objective: str = "-ELBO",
 ) -> Convergence:
     """Judge whether a fit has converged.
 
     Parameters
     ----------
     losses : sequence of float
-        −ELBO per epoch, in nats, summed over the data.
+        Per epoch, in nats, summed over the data.
     full_rate_epochs : int, optional
         How many of the first epochs ran before the learning rate began to fall; all of them when None.
     warmup_epochs : int
@@ -68,10 +69,12 @@ def assess(
     threshold : float
         Largest relative change that counts as none.
     least : float
-        Smallest size of −ELBO that a change is taken relative to, in nats.
+        Smallest size of the loss that a change is taken relative to, in nats.
     reach, travel : float
         How far the optimiser's steps can have moved a parameter, and how far it must be able to move for the result not
         to be where it started.
+    objective : str
+        What the losses are, for the sentence.
 
     Returns
     -------
@@ -104,7 +107,7 @@ def assess(
         )
     converged = changes[worst] < threshold
     detail = (
-        f"−ELBO changed by {100 * changes[worst]:.2f} % over the last tenth of {where} "
+        f"{objective.replace('-', '−', 1)} changed by {100 * changes[worst]:.2f} % over the last tenth of {where} "
         f"({'below' if converged else 'not below'} {100 * threshold:g} %)."
     )
     return Convergence(converged, changes[worst], threshold, detail)

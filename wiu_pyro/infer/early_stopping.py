@@ -1,7 +1,7 @@
 """When a training stops before its end, and which epoch's weights it keeps.
 
-Stopping by held-out data is a choice of weights by their predictions. What is kept is no optimum of the ELBO, which
-`Convergence` therefore says.
+Stopping by held-out data is a choice of weights by their predictions. What is kept is no optimum of what was trained
+by, which `Convergence` therefore says.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class EarlyStopping:
         end = f"Stopped early, after {done} of {epochs} epochs" if done < epochs else f"After all {epochs} epochs"
         return (
             f"{end}: the weights are those of epoch {self.best_epoch}, where the held-out negative log-likelihood was "
-            f"least ({self.best:.4g} nats per datum), which is no optimum of the ELBO."
+            f"least ({self.best:.4g} nats per datum), which is no optimum of the training loss."
         )
 
     def state(self) -> dict[str, Any]:

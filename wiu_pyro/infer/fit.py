@@ -156,6 +156,7 @@ def _assessed(training: Training) -> Convergence:
         least=0.0 if run.structure.likelihood in ("categorical", "bernoulli") else run.structure.num_data,
         reach=training.travel,
         travel=training.least_travel,
+        objective=run.objective,
     )
     return replace(found, detail=" ".join([found.detail, *training.remarks()]))
 

@@ -28,7 +28,8 @@ class Fit:
     guide : AutoGuide
         Ready to sample; after a Laplace guide was fitted, the Gaussian around its point estimate.
     losses : ndarray, shape (epochs,)
-        −ELBO per epoch, summed over the data, in nats: the mean over the epoch's batches, as they were trained on.
+        −ELBO, or −log joint of a point estimate, per epoch, summed over the data, in nats: the mean over the epoch's
+        batches, as they were trained on.
     validation : dict of str to ndarray, shape (epochs,)
         ``accuracy`` and ``nll`` of the guide's centre after each epoch, when validation data were given.
     convergence : Convergence

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
-from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation
+from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoLaplaceApproximation
 from torch import nn
 from torch.distributions import biject_to
 
@@ -76,8 +76,16 @@ class Run:
         elif isinstance(self.guide, AutoLaplaceApproximation):
             refuse_cost(self.guide)
 
+    @property
+    def objective(self) -> str:
+        """What `loss` is, in words, at a temperature of 1."""
+        if self.direct:
+            return self.guide.objective
+        is_point = isinstance(self.guide, AutoDelta | AutoLaplaceApproximation)
+        return "-log joint density" if is_point else "-ELBO"
+
     def loss(self, batch: tuple[torch.Tensor, ...], *, kl_weight: float = 1.0) -> torch.Tensor:
-        """Return −ELBO over the whole data, estimated from one batch; `kl_weight` multiplies the KL."""
+        """Return the objective over the whole data, estimated from one batch; `kl_weight` multiplies the KL."""
         with autocast(self.device, self.config.precision):
             if not self.direct:
                 return self.elbo.differentiable_loss(self.model, self.guide, *batch)

@@ -54,7 +54,7 @@ class Training:
     least_travel : float
         How far a parameter must be able to move, or the result is where it started.
     losses : list of float
-        −ELBO of each epoch.
+        Of each epoch: what the guide is trained by (`Run.objective`), in nats, summed over the data.
     scores : dict of str to list of float
         Of the held-out data, by epoch.
     """

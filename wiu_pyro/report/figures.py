@@ -63,8 +63,8 @@ NOTES = {
     "evolution": "A dot stands where a quantity had settled; means and sds are relative to the prior's sd.",
     "convergence": "By the worst of mean, sd and KL. Where the learning rate falls everything flattens, so nothing is "
     "read off there.",
-    "loss": "−ELBO summed over the data, by epoch; the sentence is the fit's own verdict. It compares the means over "
-    "the last tenth of the epochs and the tenth before, and the same of the epochs before the learning rate falls.",
+    "loss": "Summed over the data, by epoch; the sentence is the fit's own verdict. It compares the means over the "
+    "last tenth of the epochs and the tenth before, and the same of the epochs before the learning rate falls.",
     "reliability": "Accuracy against confidence: on the diagonal, the probabilities can be taken at their word.",
     "risk-coverage": "Error rate among the images answered, when the most uncertain are declined first.",
     "declined-images": "The images declined first, with the interval of the predicted class's probability.",

@@ -121,7 +121,7 @@ def convergence_sentence(attrs: dict[str, Any]) -> str:
     change, threshold = attrs.get("convergence_change"), attrs.get("convergence_threshold")
     if not detail and isinstance(change, float) and np.isfinite(change):
         limit = f" (limit {percent(threshold, 2)})" if threshold is not None else ""
-        detail = f"−ELBO changed by {percent(change, 2)} over the last tenth of the epochs{limit}"
+        detail = f"the loss changed by {percent(change, 2)} over the last tenth of the epochs{limit}"
     if converged not in ("yes", "no") and "not assessed" in detail:
         return f"{detail}."
     opening = {"yes": "Converged", "no": "Not converged"}.get(converged, "Convergence not assessed")

@@ -140,9 +140,10 @@ def convergence_section(posteriors: Sequence[Posterior]) -> Section:
     """Return whether each fit had converged, with the figure that rests on."""
     terms = tuple((posterior.name, convergence_sentence(posterior.attrs)) for posterior in posteriors)
     closing = (
-        "A fit counts as converged when −ELBO changed by less than 1 % over the last tenth of the epochs, and over the "
-        "last tenth of those at the full learning rate, with the KL at full weight. For a Laplace posterior the fit is "
-        "that of the point estimate it is built around.",
+        "A fit counts as converged when its loss changed by less than 1 % over the last tenth of the epochs, and over "
+        "the last tenth of those at the full learning rate, with the KL at full weight. The loss is −ELBO, or −log "
+        "joint density where a point was trained: for a Laplace posterior the fit is that of the point estimate it is "
+        "built around.",
     )
     return Section(
         "convergence", "Had the fits converged?", tables=(_convergence_table(posteriors, terms),), closing=closing
@@ -161,7 +162,7 @@ def _convergence_table(posteriors: Sequence[Posterior], sentences: Sequence[tupl
         for posterior, (_, sentence) in zip(posteriors, sentences, strict=True)
     )
     return Table(
-        "Convergence", ("posterior", "converged", "change of −ELBO", "limit", "in words"), rows, words=("in words",)
+        "Convergence", ("posterior", "converged", "change of the loss", "limit", "in words"), rows, words=("in words",)
     )
 
 
