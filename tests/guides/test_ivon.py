@@ -252,6 +252,25 @@ def test_kl_without_a_weight_is_refused(kl_weight):
         guide.negative_elbo(*data, kl_weight=kl_weight)
 
 
+@pytest.mark.filterwarnings("ignore:At least half of the epochs:UserWarning")
+def test_warm_up_of_the_kl_of_a_new_guide_starts_above_zero_and_trains():
+    model, data = small_classifier()
+    fit = wiu.fit(model, AutoIVON(model), data, epochs=4, batch_size=12, kl_warmup=3)
+    assert all(map(math.isfinite, fit.losses))
+    assert fit.guide.target().temperature == 1.0
+
+
+@pytest.mark.parametrize("options", [{"kl_warmup": 4}, {"temperature": 0.02}])
+def test_less_weight_of_the_kl_than_the_hessians_were_estimated_at_is_refused(options):
+    model, data = small_classifier()
+    guide = AutoIVON(model)
+    wiu.fit(model, guide, data, epochs=1)
+    with torch.no_grad():
+        guide.hess[:3] = -0.9 * guide.target().decay[:3]  # as noise may leave it
+    with pytest.raises(GuideError, match="that of 3 of 43 weights is not.*Train on without a warm-up of the KL,"):
+        wiu.fit(model, guide, data, epochs=10, **options)
+
+
 def test_prior_that_depends_on_another_site_is_refused():
     data = small_classifier()[1]
     guide = AutoIVON(Hierarchical())

@@ -106,12 +106,40 @@ class AutoIVON(NetworkGuide):
         self.register_buffer("hess", start - target.decay)
 
     def target(self, kl_weight: float = 1.0) -> Target:
-        """Return what the update needs of data and prior; `kl_weight` multiplies the KL, beside the temperature."""
+        """Return what the update needs of data and prior.
+
+        Parameters
+        ----------
+        kl_weight : float
+            Multiplies the KL, beside the temperature.
+
+        Returns
+        -------
+        Target
+
+        Raises
+        ------
+        GuideError
+            If a weight's precision is not positive under it: it was trained with more weight on the KL.
+        """
         prior, temperature = self.flat_prior(), kl_weight * self.temperature
         cached: Target | None = self.__dict__.get("_target")
         if cached is None or cached.prior is not prior or cached.temperature != temperature:
-            cached = self.__dict__["_target"] = Target.of(prior, self.structure.num_data, temperature)
+            cached = Target.of(prior, self.structure.num_data, temperature)
+            self._refuse_lost_precision(cached)
+            self.__dict__["_target"] = cached
         return cached
+
+    def _refuse_lost_precision(self, target: Target) -> None:
+        """Raise where h, which may be negative down to −δ, goes below it as δ falls with the KL's weight."""
+        hess = self._buffers.get("hess")
+        lost = 0 if hess is None else int((hess + target.decay <= 0).sum())
+        if lost:
+            raise GuideError(
+                f"Every weight needs a positive precision, but with the KL's weight times temperature at "
+                f"{target.temperature:.3g} that of {lost} of {len(hess)} weights is not: their Hessians were estimated "
+                "at a larger one. Train on without a warm-up of the KL, at the same temperature, or make a new guide."
+            )
 
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
         """Return an estimate of −ELBO from the batch, in nats; only its expected log-likelihood has a gradient.
