@@ -124,7 +124,7 @@ class _TableCovariance:
         if outputs.shape[3] == 1:
             return self._outer(layer_input, outputs[:, :, :, 0])
         columns, _, groups, positions = outputs.shape[:4]
-        if positions * (positions + 1) // 2 <= columns * (positions + columns):  # multiplications by either way
+        if positions * (positions + 1) // 2 <= columns * (positions + 1):  # as many products, or fewer
             return self._by_pairs(layer_input, outputs)
         step = max(1, MAX_ELEMENTS // (columns * max(self.rule.numel, groups * outputs[0, 0, 0].numel())))
         starts = range(0, len(layer_input), step)
