@@ -10,6 +10,7 @@ can compare a diagnostic with the dense algebra instead of with itself. Keywords
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -98,8 +99,15 @@ class Synthetic:
 
 
 def synthetic(options: Options | None = None, **overrides: Any) -> Synthetic:
-    """Build a posterior by `options`, with single fields overridden by keyword."""
+    """Build a posterior by `options`, with single fields overridden by keyword; it is the caller's own to change."""
     chosen = replace(options or Options(), **overrides)
+    groups, truth = _content(chosen)
+    return Synthetic(build({name: data.copy(deep=True) for name, data in groups.items()}), chosen, dict(truth))
+
+
+@lru_cache(maxsize=12)
+def _content(chosen: Options) -> tuple[dict[str, xr.Dataset], dict[str, LayerTruth]]:
+    """Return groups and truth; kept, as many tests ask for the same and the dense algebra takes its time."""
     rng = np.random.default_rng(chosen.seed)
     truth = {spec.name: _layer_truth(spec, chosen, rng, first=i == 0) for i, spec in enumerate(chosen.layers)}
     groups: dict[str, xr.Dataset] = {}
@@ -111,7 +119,10 @@ def synthetic(options: Options | None = None, **overrides: Any) -> Synthetic:
         groups[f"moments_{layer.spec.name}"] = _moments_group(layer, draws, chosen)
     head = {"posterior": _posterior(chosen, np.stack(deviations, axis=-1))}
     groups = head | groups | {"layers": _layers(chosen, truth), "training": _training(chosen, truth)}
-    return Synthetic(build(groups | prediction_groups(chosen, rng)), chosen, truth)
+    for values in (value for layer in truth.values() for value in vars(layer).values()):
+        if isinstance(values, np.ndarray):
+            values.flags.writeable = False  # all who ask share it
+    return groups | prediction_groups(chosen, rng), truth
 
 
 def hold(idata: Any, layer: str, *, every: int = 1) -> Any:

@@ -133,9 +133,7 @@ def test_a_diagnostic_of_several_posteriors_gets_all_of_them(added):
 
 
 def test_a_new_diagnostic_is_on_the_page(added, monkeypatch):
-    monkeypatch.setattr(plots, "KINDS", {})
     unpictured(monkeypatch)
-    monkeypatch.setattr("wiu_pyro.report.prediction.drawn", lambda kind, posterior: None)
     added(by_layer)
     html = render([MEAN_FIELD, KFAC], {})
     assert 'href="#more"' in html

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from tests.report.pictures import unpictured
 from tests.report.test_page import kfac, mean_field
 from wiu_pyro import schema
 from wiu_pyro.export.container import build
@@ -40,7 +41,8 @@ def test_sampled_networks_of_a_laplace_posterior_that_lose_accuracy_are_named():
     assert "Fewer images right" not in notes(mean_field(noise=8.0))  # sampled networks are all it has
 
 
-def test_link_of_a_closed_form_predictive_is_named():
+def test_link_of_a_closed_form_predictive_is_named(monkeypatch):
+    unpictured(monkeypatch)
     intro = " ".join(prediction_section([mean_field(), changed(kfac(), link="probit")]).intro)
     assert "class probabilities by the probit approximation" in intro
     assert intro.count("probit") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.recorded import recorded
+from tests.report.pictures import unpictured
 from tests.synthetic import synthetic
 from wiu_pyro import diagnostics, schema
 from wiu_pyro.export.container import build
@@ -29,7 +30,8 @@ def test_the_finding_the_figures_and_the_epochs_stand_together():
     assert cells.rows[2][1] == "never\nnever to never"
 
 
-def test_over_seeds_the_interval_is_theirs():
+def test_over_seeds_the_interval_is_theirs(monkeypatch):
+    unpictured(monkeypatch)
     one = posterior(chains=5)
     row = diagnostics.convergence(one.idata).sel(layer="fc1")
     ends = [f"{float(row[f'seeds_converged_epoch_{end}']):.3g}" for end in ("low", "high")]
@@ -58,6 +60,7 @@ def test_a_training_too_short_to_judge_is_said_to_be_that():
     assert {row[1] for row in section.tables[0].rows} == {"–"}
 
 
-def test_the_page_has_the_section():
+def test_the_page_has_the_section(monkeypatch):
+    unpictured(monkeypatch)
     page = render([Posterior.read("mean-field", synthetic().idata)], {})
     assert "How did the uncertainty move during the training?" in page
