@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from wiu_pyro.errors import PriorError
-from wiu_pyro.nn import BayesianNetwork, FanInNormal, Laplace, Normal, Prior, ScaleMixtureNormal
+from wiu_pyro.nn import BayesianNetwork, FanInNormal, Laplace, Normal, Prior, ScaleMixtureNormal, is_normal
 from wiu_pyro.nn.priors import match_priors
 
 
@@ -143,3 +143,31 @@ def test_density_of_two_normals_is_that_of_the_mixture_of_any_number(expanded):
         found = type(found)(parts[0], dist.Normal(parts[1].loc.clone(), parts[1].scale.clone()))
     expected = dist.MixtureSameFamily(found.mixture_distribution, found.component_distribution).log_prob(value)
     torch.testing.assert_close(found.log_prob(value), expected)
+
+
+class Bent(dist.Normal):
+    """A Normal by inheritance alone: its density is another."""
+
+    def log_prob(self, value):
+        return super().log_prob(value) - value.abs()
+
+
+class Laplacian(dist.Laplace):
+    """Named as what it is not, below."""
+
+
+Laplacian.__name__ = "Normal"
+
+
+@pytest.mark.parametrize(
+    ("prior", "expected"),
+    [
+        (dist.Normal(0.0, 1.0).expand([3]).to_event(1), True),
+        (torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), 1.0), 1), True),
+        (dist.TransformedDistribution(dist.Normal(0.0, 1.0), [dist.transforms.ExpTransform()]), False),
+        (Bent(0.0, 1.0), False),
+        (Laplacian(0.0, 1.0), False),
+    ],
+)
+def test_normal_is_known_by_its_class_not_by_its_name(prior, expected):
+    assert is_normal(prior) is expected

@@ -24,7 +24,7 @@ from wiu_pyro.linalg import (
     Precision,
     kl_from_diagonal_normal,
 )
-from wiu_pyro.nn import Layer, ModelStructure, base_distribution
+from wiu_pyro.nn import Layer, ModelStructure, base_distribution, is_normal
 
 __all__ = ["ClosedForm", "closed_form"]
 
@@ -223,9 +223,9 @@ def _normal_prior(
     """Return prior mean and sd of a layer's entries `index` of the flat vector; None unless all priors are Normal."""
     loc, scale = gaussian.loc.new_zeros(len(index)), gaussian.loc.new_ones(len(index))
     for site in layer.sites.values():
-        fn = base_distribution(structure.priors[site])
-        if type(fn).__name__ != "Normal":
+        if not is_normal(structure.priors[site]):
             return None
+        fn = base_distribution(structure.priors[site])
         place, shape = gaussian.places[site]
         own = ((index >= place.start) & (index < place.stop)).nonzero()[:, 0]
         flat = index[own] - place.start

@@ -10,9 +10,9 @@ from functools import cached_property
 import torch
 from pyro import distributions as dist
 
-from wiu_pyro.nn import base_distribution
+from wiu_pyro.nn import base_distribution, is_normal
 
-__all__ = ["HALF_LOG_TWO_PI", "FlatPrior", "read_priors"]
+__all__ = ["HALF_LOG_TWO_PI", "FlatPrior", "point_energy", "read_priors"]
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -76,10 +76,30 @@ def read_priors(
     for name, prior, shape in sites:
         base = base_distribution(prior)
         zeros = like.new_zeros(shape)
-        is_normal = type(base).__name__ == "Normal"
-        locs.append(base.loc.to(zeros) + zeros if is_normal else zeros)
-        scales.append(base.scale.to(zeros) * multipliers.get(name, 1.0) + zeros if is_normal else zeros + 1)
-        normal.append(torch.full(zeros.shape, is_normal, device=like.device))
+        known = is_normal(prior)
+        locs.append(base.loc.to(zeros) + zeros if known else zeros)
+        scales.append(base.scale.to(zeros) * multipliers.get(name, 1.0) + zeros if known else zeros + 1)
+        normal.append(torch.full(zeros.shape, known, device=like.device))
     loc, scale, mask = (torch.cat([one.reshape(-1) for one in part]) for part in (locs, scales, normal))
     log_scale_sum = scale[mask].double().log().sum().item()
     return FlatPrior(loc, scale, mask, int(mask.sum()), log_scale_sum)
+
+
+def point_energy(prior: dist.Distribution, value: torch.Tensor) -> torch.Tensor:
+    """Return −log prior of a site at a point estimate, in nats; of a Normal prior without its constant.
+
+    Parameters
+    ----------
+    prior : Distribution
+    value : Tensor
+        On the site's own scale, in its shape.
+
+    Returns
+    -------
+    Tensor
+        A scalar on the graph of `value`.
+    """
+    if not is_normal(prior):
+        return -prior.log_prob(value).sum()
+    base = base_distribution(prior)
+    return 0.5 * ((value - base.loc) / base.scale).square().sum()

@@ -18,6 +18,7 @@ from torch import nn
 from torch.distributions import biject_to
 
 from wiu_pyro.errors import GuideError, PriorError, near_matches
+from wiu_pyro.guides.flat_prior import point_energy
 from wiu_pyro.guides.laplace_layers import matching_layers
 from wiu_pyro.guides.mixture_kl import SiteKLs
 from wiu_pyro.guides.network_guide import NetworkGuide, visible
@@ -176,12 +177,7 @@ class AutoMeanField(NetworkGuide):
         """Return −log prior of the sites at a point estimate, in nats; of Normal priors without their constant."""
         total = self.loc.new_zeros(())
         for name, value in self.point_values.items():
-            prior = self.structure.priors[name]
-            base = base_distribution(prior)
-            if type(base).__name__ == "Normal":
-                total = total + 0.5 * ((value - base.loc) / base.scale).square().sum()
-            else:
-                total = total - prior.log_prob(value).sum()
+            total = total + point_energy(self.structure.priors[name], value)
         return total
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> dist.Distribution:

@@ -23,13 +23,13 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from wiu_pyro.errors import PriorError
+from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
 from wiu_pyro.guides.normal_kl import site_kl
 from wiu_pyro.nn import base_distribution
 
 __all__ = ["ScaleGrid", "SiteKLs", "least_kl", "mixture_kl", "scale_grid"]
 
 ENTROPY = 0.5 * math.log(2 * math.pi * math.e)  # of N(0, 1), in nats
-HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 SDS = 4001  # tried for the least KL: it is flat there, so that a fine grid has it to about 1e-6
 
 ScaleGrid = tuple[torch.Tensor, torch.Tensor]

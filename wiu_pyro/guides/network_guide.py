@@ -27,9 +27,9 @@ from wiu_pyro.nn import (
     BayesianNetwork,
     ModelStructure,
     as_batches,
-    base_distribution,
     evaluation_mode,
     inspect_model,
+    is_normal,
     run_at,
 )
 
@@ -196,7 +196,7 @@ class NetworkGuide(AutoContinuous):
         total = flat.new_zeros(())
         for name, place, shape in self.sites():
             fn = self.prototype_trace.nodes[name]["fn"]
-            if type(base_distribution(fn)).__name__ == "Normal":
+            if is_normal(fn):
                 continue
             transform = biject_to(fn.support)
             free = flat[place].view(shape)

@@ -19,13 +19,14 @@ from torch.distributions import biject_to
 from wiu_pyro.errors import GuideError
 from wiu_pyro.guides.blocks import Block, BlockNormal
 from wiu_pyro.guides.closed_form import ClosedForm
+from wiu_pyro.guides.flat_prior import point_energy
 from wiu_pyro.guides.log_uniform_kl import CLIP, clipped_log_alpha, log_uniform_kl, sd_and_kl
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.output_noise import RULES
 from wiu_pyro.guides.start import is_real
 from wiu_pyro.guides.weight_draw import DrawSource
 from wiu_pyro.linalg import DiagonalPrecision
-from wiu_pyro.nn import LogUniform, ModelStructure, base_distribution
+from wiu_pyro.nn import LogUniform, ModelStructure
 
 __all__ = ["AutoSparseVariationalDropout"]
 
@@ -142,9 +143,8 @@ class AutoSparseVariationalDropout(NetworkGuide):
     def _flat_loc(self) -> torch.Tensor:
         """Return the means of the sparse weights, joined, on the graph of `loc`."""
         sites = self.sites()
-        parts = self.loc.split(
-            [shape.numel() for *_, shape in sites]
-        )  # one backward for all, where slices need one each
+        # one backward for all, where slices need one each
+        parts = self.loc.split([shape.numel() for *_, shape in sites])
         by_site = dict(zip((name for name, *_ in sites), parts, strict=True))
         return torch.cat([by_site[name] for name, *_ in self.sparse])
 
@@ -172,13 +172,10 @@ class AutoSparseVariationalDropout(NetworkGuide):
         total = self.loc.new_zeros(())
         for name in self.point_sites:
             prior, value = self.structure.priors[name], values[name]
-            base = base_distribution(prior)
-            if type(base).__name__ == "Normal":
-                total = total + 0.5 * ((value - base.loc) / base.scale).square().sum()
-                continue
-            transform = biject_to(prior.support)
-            jacobian = transform.log_abs_det_jacobian(transform.inv(value), value)
-            total = total - prior.log_prob(value).sum() - jacobian.sum()
+            total = total + point_energy(prior, value)
+            if not is_real(prior.support):
+                transform = biject_to(prior.support)
+                total = total - transform.log_abs_det_jacobian(transform.inv(value), value).sum()
         return total
 
     def negative_elbo(self, *batch: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:

@@ -52,10 +52,8 @@ class DrawSource:
         """Return the draws of consecutive parts of a flat source, by their shapes."""
         sizes = [shape.numel() for shape in shapes]
         ends = list(itertools.accumulate(sizes))
-        locs, scales = (
-            self.loc.split(sizes),
-            self.scale.split(sizes),
-        )  # one backward for all, where slices need one each
+        # one backward for all, where slices need one each
+        locs, scales = self.loc.split(sizes), self.scale.split(sizes)
         return [
             _wrap(self, (end - size, end), loc.view(shape), scale.view(shape))
             for size, end, shape, loc, scale in zip(sizes, ends, shapes, locs, scales, strict=True)

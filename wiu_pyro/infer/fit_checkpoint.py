@@ -23,6 +23,7 @@ from wiu_pyro.nn import (
     base_distribution,
     count_batches,
     describe_prior,
+    is_normal,
     numbered_batches,
     weight_module,
 )
@@ -179,7 +180,7 @@ def _sites(structure: ModelStructure) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
     for name, prior in sorted(structure.priors.items()):
         base: Any = base_distribution(prior)
-        fixed = type(base).__name__ == "Normal" and name not in structure.dependent_priors
+        fixed = is_normal(prior) and name not in structure.dependent_priors
         found.append(
             (name, tuple(prior.shape()), fingerprint([base.loc, base.scale]) if fixed else type(base).__name__)
         )

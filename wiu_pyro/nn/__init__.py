@@ -2,7 +2,7 @@
 
 from wiu_pyro.nn.batches import Batches, as_batches
 from wiu_pyro.nn.centred_prior import Centred
-from wiu_pyro.nn.describe import base_distribution, describe_prior
+from wiu_pyro.nn.describe import base_distribution, describe_prior, is_normal
 from wiu_pyro.nn.fresh import fresh_weights
 from wiu_pyro.nn.log_uniform import LogUniform, is_improper
 from wiu_pyro.nn.mixture_priors import NormalMixture, ScaleMixtureNormal
@@ -44,6 +44,7 @@ __all__ = [
     "holding",
     "inspect_model",
     "is_improper",
+    "is_normal",
     "numbered_batches",
     "prior_moments",
     "put_unsampled",

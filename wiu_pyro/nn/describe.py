@@ -1,11 +1,11 @@
-"""Priors in words: what stands inside a distribution, and its formula."""
+"""What a prior is: what stands inside a distribution, whether that is a Normal, and its formula."""
 
 from __future__ import annotations
 
 import pyro.distributions as dist
 from torch import distributions as td
 
-__all__ = ["base_distribution", "describe_prior"]
+__all__ = ["base_distribution", "describe_prior", "is_normal"]
 
 
 def base_distribution(distribution: td.Distribution) -> td.Distribution:
@@ -13,6 +13,25 @@ def base_distribution(distribution: td.Distribution) -> td.Distribution:
     while hasattr(distribution, "base_dist") and not isinstance(distribution, td.TransformedDistribution):
         distribution = distribution.base_dist
     return distribution
+
+
+def is_normal(distribution: td.Distribution) -> bool:
+    """Return whether a Normal stands inside ``to_event`` and ``expand``, torch's or Pyro's and no subclass of them.
+
+    Parameters
+    ----------
+    distribution : Distribution
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_normal(dist.Normal(0.0, 1.0).expand([3]).to_event(1)), is_normal(dist.LogNormal(0.0, 1.0))
+    (True, False)
+    """
+    return type(base_distribution(distribution)) in (dist.Normal, td.Normal)
 
 
 def describe_prior(distribution: dist.Distribution) -> str:

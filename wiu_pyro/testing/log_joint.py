@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from wiu_pyro.curvature import read
 from wiu_pyro.errors import GuideError, PriorError
-from wiu_pyro.nn import BayesianNetwork, ModelStructure, base_distribution, inspect_model, run_at
+from wiu_pyro.nn import BayesianNetwork, ModelStructure, base_distribution, inspect_model, is_normal, run_at
 
 __all__ = ["LogJoint"]
 
@@ -56,7 +56,7 @@ class LogJoint:
     def _prior(self, site: str) -> tuple[torch.Tensor, torch.Tensor]:
         prior = self.structure.priors[site]
         base = base_distribution(prior)
-        if type(base).__name__ != "Normal" or site in self.structure.dependent_priors:
+        if not is_normal(prior) or site in self.structure.dependent_priors:
             free = " that depends on another site" if site in self.structure.dependent_priors else ""
             raise PriorError(
                 f"A reference is made for Normal priors that are fixed, but that of '{site}' is a "

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from wiu_pyro.errors import ModelError, PriorError
-from wiu_pyro.nn import BayesianNetwork, Normal
+from wiu_pyro.nn import BayesianNetwork, Normal, base_distribution, is_normal
 
 __all__ = ["Data", "LinearGaussian", "linear_gaussian", "rescale_relu", "small_classifier"]
 
@@ -168,8 +168,8 @@ def rescale_relu(model: BayesianNetwork, first: str, second: str, *, factor: flo
 
 
 def _scaled(name: str, prior: Any, factor: float) -> Normal:
-    base = getattr(prior, "base_dist", prior)
-    if type(base).__name__ != "Normal":
+    base: Any = base_distribution(prior)
+    if not is_normal(prior):
         raise PriorError(f"Rescaling needs Normal priors, but '{name}' has a {type(base).__name__}. Use Normal there.")
     loc, scale = base.loc.unique(), base.scale.unique()
     if len(loc) > 1 or len(scale) > 1:
