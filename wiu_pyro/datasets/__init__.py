@@ -2,7 +2,19 @@
 
 from wiu_pyro.datasets.augment import FlipAndCrop, PerImage
 from wiu_pyro.datasets.image_data import ImageData, Scaling
+from wiu_pyro.datasets.image_files import ImageFiles
 from wiu_pyro.datasets.load import load
 from wiu_pyro.datasets.places import Listed, available, data_root, fetch
 
-__all__ = ["FlipAndCrop", "ImageData", "Listed", "PerImage", "Scaling", "available", "data_root", "fetch", "load"]
+__all__ = [
+    "FlipAndCrop",
+    "ImageData",
+    "ImageFiles",
+    "Listed",
+    "PerImage",
+    "Scaling",
+    "available",
+    "data_root",
+    "fetch",
+    "load",
+]

@@ -1,4 +1,4 @@
-"""Image files to one array of bytes, all of one size and one number of channels."""
+"""Image files to arrays of bytes: one by one, or to one array, all of one size and one number of channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wiu_pyro.errors import DataError
 
-__all__ = ["decode_all"]
+__all__ = ["decode", "decode_all"]
 
 # PIL's mode of a file -> the mode it is read as; alpha is dropped only where it is opaque everywhere
 READ_AS = {"1": "L", "L": "L", "LA": "L", "RGB": "RGB", "RGBA": "RGB", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
@@ -42,7 +42,7 @@ def decode_all(streams: Iterable[tuple[int, IO[bytes]]], names: Sequence[str], s
     pixels: np.ndarray | None = None
     first = ""
     for place, stream in streams:
-        image = _decode(stream, names[place], source)
+        image = decode(stream, names[place], source)
         if pixels is None:
             pixels, first = np.empty((len(names), *image.shape), np.uint8), names[place]
         if image.shape[:2] != pixels.shape[1:3]:
@@ -61,8 +61,30 @@ def decode_all(streams: Iterable[tuple[int, IO[bytes]]], names: Sequence[str], s
     return pixels
 
 
+def decode(stream: IO[bytes], name: str, source: Path) -> np.ndarray:
+    """Decode one image.
+
+    Parameters
+    ----------
+    stream : binary file
+    name : str
+        Of the file, for messages.
+    source : Path
+        The folder or tar it comes from, for messages.
+
+    Returns
+    -------
+    ndarray of uint8, (height, width, channels)
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, is transparent or deeper than 8 bits.
+    """
+    return _decode(stream, name, source)
+
+
 def _decode(stream: IO[bytes], name: str, source: Path) -> np.ndarray:
-    """Decode one image, (height, width, channels)."""
     try:
         with Image.open(stream) as image:
             mode = READ_AS.get(image.mode)

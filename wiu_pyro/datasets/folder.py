@@ -18,7 +18,7 @@ from wiu_pyro.datasets.decode import decode_all
 from wiu_pyro.datasets.image_data import ImageData, from_bytes
 from wiu_pyro.errors import DataError
 
-__all__ = ["is_tar", "load_folder"]
+__all__ = ["Entry", "is_tar", "list_images", "load_folder"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -27,7 +27,7 @@ LAYOUT = "train/<class>/*.png and test/<class>/*.png"
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """One image file: its split, its class, its name for messages, and where its bytes are."""
 
     split: str
@@ -41,7 +41,7 @@ class _Tree:
     """What a folder or tar holds: the classes of each split (also those without images) and the images."""
 
     classes: dict[str, set[str]]
-    entries: list[_Entry]
+    entries: list[Entry]
 
 
 def is_tar(text: str) -> bool:
@@ -69,29 +69,57 @@ def load_folder(path: Path, split: str) -> ImageData:
     DataError
         If the path is not there, has another layout, or an image cannot be used.
     """
+    with _images(path, split) as (class_names, entries, archive):
+        streams = _streams_of_folder(entries) if archive is None else _streams_of_tar(archive, entries)
+        pixels = decode_all(streams, [entry.name for entry in entries], path)
+    index = {name: place for place, name in enumerate(class_names)}
+    labels = torch.tensor([index[entry.class_name] for entry in entries])
+    name = path.resolve().name
+    return from_bytes(torch.from_numpy(pixels), labels, class_names, name=name, split=split)
+
+
+def list_images(path: Path, split: str) -> tuple[tuple[str, ...], list[Entry]]:
+    """Return the classes and the files of one split, without reading an image.
+
+    Parameters
+    ----------
+    path : Path
+        As `load_folder` takes it.
+    split : str
+
+    Returns
+    -------
+    class_names : tuple of str
+    entries : list of Entry
+        In the order of `load_folder`.
+
+    Raises
+    ------
+    DataError
+        If the path is not there or has another layout.
+    """
+    with _images(path, split) as (class_names, entries, _):
+        return class_names, entries
+
+
+@contextmanager
+def _images(path: Path, split: str) -> Iterator[tuple[tuple[str, ...], list[Entry], tarfile.TarFile | None]]:
+    """Give classes, files and the open tar, where it is one."""
     with ExitStack() as stack:
+        archive = None
         if path.is_dir():
-            tree, streams = _tree_of_folder(path), _streams_of_folder
+            tree = _tree_of_folder(path)
         elif path.is_file():
             archive = stack.enter_context(_opened(path))
             tree = _tree_of_tar(archive, path)
-
-            def streams(entries: list[_Entry]) -> Iterator[tuple[int, IO[bytes]]]:
-                return _streams_of_tar(archive, entries)
         else:
             raise DataError(
                 f"An image folder or a .tar of one is needed, but there is nothing at {path}. Correct the path; "
                 f"the folder holds {LAYOUT}."
             )
         class_names = _checked_classes(tree, path)
-        entries = sorted(
-            (entry for entry in tree.entries if entry.split == split), key=lambda entry: (entry.class_name, entry.name)
-        )
-        pixels = decode_all(streams(entries), [entry.name for entry in entries], path)
-    index = {name: place for place, name in enumerate(class_names)}
-    labels = torch.tensor([index[entry.class_name] for entry in entries])
-    name = path.resolve().name
-    return from_bytes(torch.from_numpy(pixels), labels, class_names, name=name, split=split)
+        chosen = (entry for entry in tree.entries if entry.split == split)
+        yield class_names, sorted(chosen, key=lambda entry: (entry.class_name, entry.name)), archive
 
 
 def _tree_of_folder(path: Path) -> _Tree:
@@ -105,7 +133,7 @@ def _tree_of_folder(path: Path) -> _Tree:
                 continue
             classes[split].add(folder.name)
             entries += [
-                _Entry(split, folder.name, f"{split}/{folder.name}/{file.name}", file)
+                Entry(split, folder.name, f"{split}/{folder.name}/{file.name}", file)
                 for file in folder.iterdir()
                 if file.suffix.lower() in IMAGE_SUFFIXES and not _hidden(file.name) and file.is_file()
             ]
@@ -128,7 +156,7 @@ def _tree_of_tar(archive: tarfile.TarFile, path: Path) -> _Tree:
             elif member.isfile() and len(inner) == 3 and PurePosixPath(inner[2]).suffix.lower() in IMAGE_SUFFIXES:
                 tops.setdefault(parts[:depth], member.name)
                 classes[inner[0]].add(inner[1])
-                entries.append(_Entry(inner[0], inner[1], member.name, member))
+                entries.append(Entry(inner[0], inner[1], member.name, member))
     except (tarfile.TarError, EOFError, OSError) as error:
         raise _broken_tar(path, error) from error
     if len(tops) > 1:
@@ -161,7 +189,7 @@ def _broken_tar(path: Path, error: BaseException) -> DataError:
     )
 
 
-def _streams_of_folder(entries: list[_Entry]) -> Iterator[tuple[int, IO[bytes]]]:
+def _streams_of_folder(entries: list[Entry]) -> Iterator[tuple[int, IO[bytes]]]:
     """Yield the place of each image and its bytes."""
     files = [(place, entry.source) for place, entry in enumerate(entries) if isinstance(entry.source, Path)]
     for place, file in files:
@@ -169,7 +197,7 @@ def _streams_of_folder(entries: list[_Entry]) -> Iterator[tuple[int, IO[bytes]]]
             yield place, stream
 
 
-def _streams_of_tar(archive: tarfile.TarFile, entries: list[_Entry]) -> Iterator[tuple[int, IO[bytes]]]:
+def _streams_of_tar(archive: tarfile.TarFile, entries: list[Entry]) -> Iterator[tuple[int, IO[bytes]]]:
     """Yield the place of each image and its bytes, in the order of the tar, so that a packed one is read once."""
     members = [
         (place, entry.source) for place, entry in enumerate(entries) if isinstance(entry.source, tarfile.TarInfo)

@@ -155,7 +155,7 @@ def as_batches(
         _check_tensors(tuple(data))
         return Batches(_resident(tuple(data), device), batch_size, generator, device)
     if isinstance(data, DataLoader):
-        return Batches(data, batch_size, None, device)
+        return Batches(data, batch_size, None, device, prepare=getattr(data.dataset, "prepare", None))
     if isinstance(data, Dataset):
         if not isinstance(data, IterableDataset) and len(data) == 0:
             raise DataError("The Dataset is empty; at least one datum is needed.")
@@ -163,7 +163,7 @@ def as_batches(
             return as_batches(tuple(data.tensors), batch_size=batch_size, generator=generator, device=device)
         shuffle = generator is not None and not isinstance(data, IterableDataset)
         loader = DataLoader(data, batch_size=batch_size, shuffle=shuffle, generator=generator)
-        return Batches(loader, batch_size, None, device)
+        return as_batches(loader, batch_size=batch_size, device=device)
     kind = type(data).__name__
     if isinstance(data, list | tuple) and data:
         kind += f" of {type(data[0]).__name__}"

@@ -15,7 +15,7 @@ from pyro.poutine.messenger import unwrap
 from torch import nn
 from torch.func import functional_call
 
-from wiu_pyro.errors import DataError, LikelihoodError, ModelError, near_matches
+from wiu_pyro.errors import DataError, LikelihoodError, ModelError, a_name, near_matches
 from wiu_pyro.nn.batches import Batches
 from wiu_pyro.nn.priors import FanInNormal, Prior, match_priors
 
@@ -221,7 +221,7 @@ def complete_num_data(model: Any, batches: Batches) -> None:
 
 def _check(net: nn.Module, likelihood: str, noise_scale: Any) -> None:
     if not isinstance(net, nn.Module):
-        raise ModelError(f"A torch.nn.Module is needed, but this is a {type(net).__name__}. Pass the network itself.")
+        raise ModelError(f"A torch.nn.Module is needed, but this is {a_name(net)}. Pass the network itself.")
     if likelihood not in LIKELIHOODS:
         raise LikelihoodError(f"Unknown likelihood '{likelihood}'. {near_matches(likelihood, LIKELIHOODS)}")
     if noise_scale is not None and likelihood != "normal":
@@ -241,7 +241,7 @@ def _check(net: nn.Module, likelihood: str, noise_scale: Any) -> None:
     if not names:
         raise ModelError(f"The network {type(net).__name__} has no parameters. Pass a network with weights.")
     for name, parameter in net.named_parameters():
-        if not torch.isfinite(parameter).all():
+        if not parameter.is_meta and not torch.isfinite(parameter).all():
             raise ModelError(f"The network's weights must be finite, but '{name}' holds NaN or infinity. Load it anew.")
 
 
