@@ -18,7 +18,7 @@ import wiu_pyro as wiu
 from tests.benchmarks.bars import Bar
 from tests.benchmarks.step_peers import peer_steps
 
-__all__ = ["NETWORKS", "STEP_BARS", "networks", "step_cases"]
+__all__ = ["NETWORKS", "STEP_BARS", "networks", "sequential", "step_cases"]
 
 NETWORKS = ("mnist_mlp", "mnist_lenet")
 ESTIMATORS = ("local_antithetic", "flipout", "reparam", "local_positions")  # beside the default
@@ -113,7 +113,7 @@ def _own_step(guide: Any, batch: Batch) -> Callable[[], None]:
     return step
 
 
-def _sequential(plain: nn.Module) -> nn.Sequential:
+def sequential(plain: nn.Module) -> nn.Sequential:
     """Return the network as a chain of modules with its weights, the form BackPACK needs."""
     linears = [layer for layer in plain.children() if isinstance(layer, nn.Linear)]
     chain: list[nn.Module] = []

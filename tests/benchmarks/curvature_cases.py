@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 
 import wiu_pyro as wiu
 from tests.benchmarks.bars import Bar
-from tests.benchmarks.cases import _sequential, networks
+from tests.benchmarks.cases import networks, sequential
 from wiu_pyro.datasets import load
 from wiu_pyro.errors import DataError
 
@@ -139,7 +139,7 @@ def _laplace_torch(plain: nn.Module, data: Images) -> Cases:
     from laplace import Laplace, curvature
 
     def fit(structure: str, backend: type) -> object:
-        chain = copy.deepcopy(_sequential(plain)).eval()
+        chain = copy.deepcopy(sequential(plain)).eval()
         la = Laplace(chain, "classification", "all", structure, backend=backend)
         la.fit(data)
         return la
@@ -159,7 +159,7 @@ def _factors(plain: nn.Module, loss: nn.Module, data: Images) -> Cases:
     from curvlinops import KFACLinearOperator
 
     parameters, batches = list(plain.parameters()), list(data)
-    extended = extend(_sequential(copy.deepcopy(plain)))  # its hooks would stay with the layers
+    extended = extend(sequential(copy.deepcopy(plain)))  # its hooks would stay with the layers
     extended_loss = extend(nn.CrossEntropyLoss(reduction="sum"))
 
     def curvlinops_kfac() -> None:
@@ -186,7 +186,7 @@ def sampling_cases(name: str, data: Images, weights: dict[str, torch.Tensor]) ->
     plain, model = _with(weights, name)
     batches = wiu.nn.as_batches((data.x, data.y), batch_size=BATCH_SIZE)
     posterior = wiu.guides.AutoKFACLaplace(model, curvature="fisher_mc").laplace_approximation(batches)
-    la = Laplace(copy.deepcopy(_sequential(plain)).eval(), "classification", "all", "kron")
+    la = Laplace(copy.deepcopy(sequential(plain)).eval(), "classification", "all", "kron")
     la.fit(data)
 
     def ours() -> None:

@@ -26,8 +26,7 @@ import torch
 
 import wiu_pyro as wiu
 from tests.benchmarks.cases import NETWORKS, networks
-from wiu_pyro import metrics
-from wiu_pyro.datasets import load
+from tests.benchmarks.predictions import scores, sets_of_images
 
 POINT_EPOCHS, VI_EPOCHS = 10, 20
 MEMBERS = 5
@@ -80,17 +79,6 @@ CASES = {
 ROWS = ("error %", "NLL", "ECE", "AUROC", "CPU minutes", "memory MB")
 
 
-def scores(known: np.ndarray, labels: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
-    """Return the scores of class probabilities: of test images with labels, and of images of none of the classes."""
-    entropy = [-np.sum(probs * np.log(np.clip(probs, 1e-12, None)), -1) for probs in (known, unknown)]
-    return {
-        "error %": 100 * (1 - metrics.accuracy(known, labels)),
-        "NLL": metrics.nll(known, labels),
-        "ECE": metrics.ece(known, labels),
-        "AUROC": 100 * metrics.auroc(np.concatenate(entropy), np.repeat([False, True], [len(known), len(unknown)])),
-    }
-
-
 def point_estimate(network: str, seed: int, train: Any, cache: Path) -> dict[str, torch.Tensor]:
     """Return weights trained under the shipped prior; kept in `cache`."""
     path = cache / f"{network}_point_{POINT_EPOCHS}_{seed}.pt"
@@ -104,8 +92,7 @@ def point_estimate(network: str, seed: int, train: Any, cache: Path) -> dict[str
 
 def one(network: str, name: str, seed: int, cache: Path) -> dict[str, Any]:
     """Fit one posterior, predict with it, and return its scores, its cost, and whether it has converged."""
-    sets = (("mnist", "train"), ("mnist", "test"), ("notmnist", "test"))
-    train, test, letters = (load(data, split=split).tensors for data, split in sets)
+    train, test, letters = sets_of_images()
     case = CASES[name]
     point = None if case.fresh else point_estimate(network, seed, train, cache)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -117,7 +104,7 @@ def one(network: str, name: str, seed: int, cache: Path) -> dict[str, Any]:
     known, unknown = (wiu.infer.predict(fit, (x,), num_samples=DRAWS).mean for x, _ in (test, letters))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     cost = {"CPU minutes": minutes, "memory MB": grown / 1024}  # ru_maxrss is in kB on Linux
-    return {**scores(known, test[1].numpy(), unknown), **cost, "converged": fit.convergence.converged}
+    return {**scores(known, test[1].numpy(), unknown, by_entropy=True), **cost, "converged": fit.convergence.converged}
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
@@ -155,17 +142,9 @@ def main() -> None:
         for name in options.only:
             path = options.cache / f"{options.network}_{name.replace(' ', '_').replace(',', '')}_{seed}.json"
             if not path.exists():
-                asked = [
-                    "--network",
-                    options.network,
-                    "--cache",
-                    str(options.cache),
-                    "--only",
-                    name,
-                    "--one",
-                    str(seed),
-                ]
-                command = [sys.executable, "-m", "tests.benchmarks.posteriors", *asked]
+                asked = {"--network": options.network, "--cache": options.cache, "--only": name, "--one": seed}
+                words = [str(word) for pair in asked.items() for word in pair]
+                command = [sys.executable, "-m", "tests.benchmarks.posteriors", *words]
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 (our own)
                 path.write_text(done.stdout.splitlines()[-1])
             found[name].append(json.loads(path.read_text()))

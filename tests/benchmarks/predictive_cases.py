@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import wiu_pyro as wiu
-from tests.benchmarks.cases import _sequential, networks
+from tests.benchmarks.cases import networks, sequential
 from tests.benchmarks.timing import ratios
 
 __all__ = ["BARS", "OURS", "PredictiveCase", "per_image_ratios", "predictive_cases"]
@@ -65,7 +65,7 @@ def predictive_cases(name: str, *, num_images: int = 4_000, num_peer: int = PEER
         "wiu_pyro, 200 draws": PredictiveCase(lambda: wiu.infer.predict(fit, images), num_images),
     }
     for backend in BACKENDS:
-        predict = _peer(_sequential(plain).eval(), backend, train)
+        predict = _peer(sequential(plain).eval(), backend, train)
         batches = images[:num_peer].split(PEER_BATCH)
         run = lambda predict=predict, batches=batches: [predict(batch) for batch in batches]  # noqa: E731
         cases[f"laplace-torch, {backend}"] = PredictiveCase(run, min(num_peer, num_images))

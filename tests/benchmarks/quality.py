@@ -17,9 +17,8 @@ import numpy as np
 import torch
 
 import wiu_pyro as wiu
-from tests.benchmarks.cases import _sequential, networks
-from wiu_pyro import metrics
-from wiu_pyro.datasets import load
+from tests.benchmarks.cases import networks, sequential
+from tests.benchmarks.predictions import scores, sets_of_images
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 LINKS = {"mc": "softmax by draws", "probit": "probit"}
@@ -29,18 +28,6 @@ CASES = (  # name, how the prior is tuned, rounds of averaging the curvature, li
     (" averaged, prior tuned", "marginal-likelihood", 15, ("mc", "probit")),
 )
 ROWS = ("NLL", "NLL / point", "error %", "ECE", "AUROC", "AUROC - point")
-
-
-def scores(known: np.ndarray, labels: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
-    """Return the scores of class probabilities: of test images with labels, and of images of none of the classes."""
-    confidence = np.concatenate([known.max(-1), unknown.max(-1)])
-    strange = np.repeat([False, True], [len(known), len(unknown)])
-    return {
-        "NLL": metrics.nll(known, labels),
-        "error %": 100 * (1 - metrics.accuracy(known, labels)),
-        "ECE": metrics.ece(known, labels),
-        "AUROC": 100 * metrics.auroc(-confidence, strange),
-    }
 
 
 def bayesian(prior: str) -> wiu.nn.BayesianNetwork:
@@ -83,7 +70,7 @@ def laplace_torch(point: dict[str, torch.Tensor], train: Pair, sets: tuple[Pair,
     from laplace.curvature import BackPackGGN
 
     plain, _ = networks("mnist_lenet")
-    plain = _sequential(plain)
+    plain = sequential(plain)
     plain.load_state_dict(dict(zip(plain.state_dict(), point.values(), strict=True)))
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*train), batch_size=500)
     options = {"subset_of_weights": "all", "hessian_structure": "kron", "backend": BackPackGGN}
@@ -134,9 +121,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks"), help="where trained networks are kept")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    train, test, letters = (
-        load(name, split=split).tensors for name, split in (("mnist", "train"), ("mnist", "test"), ("notmnist", "test"))
-    )
+    train, test, letters = sets_of_images()
     sets = tuple((x[: options.images], y[: options.images]) for x, y in (test, letters))
     first = tuple((x[: options.peer_images], y[: options.peer_images]) for x, y in sets)
     found: dict[str, dict[int, dict[str, float]]] = {}

@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.cases import NETWORKS, networks
-from tests.benchmarks.posteriors import CASES, ROWS, scores, table
+from tests.benchmarks.posteriors import CASES, ROWS, table
+from tests.benchmarks.predictions import scores
 
 
-def test_scores_of_two_sure_answers_one_of_them_wrong_and_an_unsure_stranger():
+@pytest.mark.parametrize("by_entropy", [False, True])
+def test_scores_of_two_sure_answers_one_of_them_wrong_and_an_unsure_stranger(by_entropy):
     known = np.array([[0.9, 0.1], [0.8, 0.2]])
-    found = scores(known, np.array([0, 1]), np.array([[0.5, 0.5]]))
+    found = scores(known, np.array([0, 1]), np.array([[0.5, 0.5]]), by_entropy=by_entropy)
     assert found["error %"] == pytest.approx(50)
     assert found["NLL"] == pytest.approx(-(np.log(0.9) + np.log(0.2)) / 2)
-    assert found["AUROC"] == pytest.approx(100)  # the stranger's entropy is the largest
+    assert found["AUROC"] == pytest.approx(100)  # the stranger is the least sure
 
 
 def test_table_gives_mean_and_standard_deviation_over_seeds_and_counts_the_converged():

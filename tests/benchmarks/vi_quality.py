@@ -30,8 +30,7 @@ from torch import nn
 
 import wiu_pyro as wiu
 from tests.benchmarks.cases import NETWORKS, networks
-from tests.benchmarks.quality import scores
-from wiu_pyro.datasets import load
+from tests.benchmarks.predictions import scores, sets_of_images
 from wiu_pyro.infer.convergence import assess
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -240,9 +239,7 @@ def main() -> None:
     recipe = RECIPES[options.network]
     if options.epochs is not None:
         recipe = Recipe(epochs=options.epochs)
-    train, test, letters = (
-        load(name, split=split).tensors for name, split in (("mnist", "train"), ("mnist", "test"), ("notmnist", "test"))
-    )
+    train, test, letters = sets_of_images()
     found: dict[int, dict[str, float]] = {}
     for seed in options.seeds:
         found[seed] = row(options.network, seed, train, (test, letters), recipe=recipe, cache=options.cache)
