@@ -22,6 +22,7 @@ __all__ = [
     "PriorError",
     "SchemaError",
     "WiuError",
+    "a_name",
     "near_matches",
 ]
 
@@ -74,6 +75,28 @@ class CostError(WiuError, RuntimeError):
     """What was asked for would not fit into memory."""
 
 
+def a_name(value: object) -> str:
+    """Return what an object is, with its article, for the middle of a message.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> a_name([1]), a_name(1), a_name(int)
+    ('a list', 'an int', 'the class int')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
+
+
 def near_matches(name: str, known: Iterable[str]) -> str:
     """Return a sentence that helps after an unknown name: the near matches, then all known names.
 
@@ -93,8 +116,12 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     --------
     >>> near_matches("mnst", ["digits", "mnist"])
     "Did you mean 'mnist'? Known: digits, mnist."
+    >>> near_matches("kfac", ["laplace-diag", "laplace-kfac"])
+    "Did you mean 'laplace-kfac'? Known: laplace-diag, laplace-kfac."
     """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
+    if not close and len(name) > 2:  # part of a name
+        close = [known for known in names if name in known][:2]
     hint = f"Did you mean {' or '.join(repr(match) for match in close)}? " if close else ""
     return f"{hint}Known: {', '.join(names)}."

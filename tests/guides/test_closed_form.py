@@ -213,7 +213,7 @@ class Shifted(Prior):
 
 def test_transformed_normal_prior_is_not_taken_for_the_normal_inside_it():
     found = []
-    for prior in (Shifted(), Normal(0.5, 3.0)):
+    for prior in (Shifted(), Normal(0.5, loc=3.0)):
         torch.manual_seed(0)
         model = BayesianNetwork(nn.Linear(4, 3), prior, num_data=12)
         guide = AutoMeanField(model)

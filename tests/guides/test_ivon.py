@@ -18,7 +18,10 @@ from wiu_pyro.guides.ivon_update import Target, _move_hessian
 from wiu_pyro.nn import BayesianNetwork, Laplace, Normal
 from wiu_pyro.testing import linear_gaussian, small_classifier
 
-PRIORS = {"one": {"*.weight": Normal(0.3, 0.1), "*.bias": Normal(2.0)}, "other": {"0.*": Laplace(0.5), "*": Normal()}}
+PRIORS = {
+    "one": {"*.weight": Normal(0.3, loc=0.1), "*.bias": Normal(2.0)},
+    "other": {"0.*": Laplace(0.5), "*": Normal()},
+}
 
 
 def network(prior=None) -> BayesianNetwork:
@@ -143,7 +146,7 @@ def test_weights_the_data_do_not_touch_go_back_to_their_prior():
     torch.manual_seed(0)
     x = torch.cat([torch.randn(24, 2), torch.zeros(24, 2)], 1)
     data = (x, (x[:, 0] > 0).long())
-    model = BayesianNetwork(nn.Linear(4, 2), {"weight": Normal(0.5, 0.2), "bias": Normal()}, num_data=24)
+    model = BayesianNetwork(nn.Linear(4, 2), {"weight": Normal(0.5, loc=0.2), "bias": Normal()}, num_data=24)
     guide = AutoIVON(model, betas=(0.9, 0.99))
     guide.setup(data)
     train(guide, guide.make_optimiser(list(guide.parameters()), 0.05), data, steps=900)

@@ -26,7 +26,7 @@ def convolutions() -> BayesianNetwork:
     """A grouped convolution, a normalisation, a Linear layer."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.GroupNorm(2, 4), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3))
-    return BayesianNetwork(net, {"0.weight": Normal(0.4, 0.1), "*": Normal(0.8)}, num_data=12)
+    return BayesianNetwork(net, {"0.weight": Normal(0.4, loc=0.1), "*": Normal(0.8)}, num_data=12)
 
 
 def ready(model, data, *, seed: int = 0, **options) -> AutoMatrixNormal:

@@ -43,7 +43,7 @@ def reference_kl(guide: AutoMeanField, model: BayesianNetwork) -> torch.Tensor:
     return total
 
 
-@pytest.mark.parametrize("prior", [FanInNormal(), {"*.weight": Normal(0.3, 0.1), "*.bias": Normal(2.0)}])
+@pytest.mark.parametrize("prior", [FanInNormal(), {"*.weight": Normal(0.3, loc=0.1), "*.bias": Normal(2.0)}])
 def test_kl_is_that_of_torch(prior):
     model, data = small_classifier()
     net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
@@ -156,7 +156,7 @@ def test_kl_weight_and_temperature_multiply_the_kl_of_any_prior(make):
 
 
 def test_kl_of_normal_and_other_priors_together_is_exact_for_the_normal_ones():
-    model = BayesianNetwork(nn.Linear(4, 3), {"weight": Normal(0.7, 0.2), "bias": Laplace(0.5)}, num_data=8)
+    model = BayesianNetwork(nn.Linear(4, 3), {"weight": Normal(0.7, loc=0.2), "bias": Laplace(0.5)}, num_data=8)
     guide = ready(model)
     with torch.no_grad():
         guide.log_scale.copy_(torch.linspace(-2, 0, 15))

@@ -21,8 +21,8 @@ def of(prior: Prior, parameter: torch.Tensor, *, name: str = "weight", module: n
 @pytest.mark.parametrize(
     ("prior", "reference"),
     [
-        (Normal(0.3, 0.1), torch.distributions.Normal(0.1, 0.3)),
-        (Laplace(0.3, 0.1), torch.distributions.Laplace(0.1, 0.3)),
+        (Normal(0.3, loc=0.1), torch.distributions.Normal(0.1, 0.3)),
+        (Laplace(0.3, loc=0.1), torch.distributions.Laplace(0.1, 0.3)),
     ],
 )
 def test_prior_has_the_density_its_name_says(prior, reference):
@@ -91,7 +91,7 @@ def test_prior_refuses_a_scale_that_is_not_positive(make, value):
 @pytest.mark.parametrize("make", [Normal, Laplace])
 def test_prior_refuses_a_mean_that_is_not_finite(make):
     with pytest.raises(PriorError, match="loc of a prior must be finite"):
-        make(1.0, math.nan)
+        make(1.0, loc=math.nan)
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, -0.1])
@@ -118,9 +118,28 @@ def test_pattern_that_matches_nothing_is_an_error_with_near_matches():
         match_priors({"fc1.wieght": Normal()}, NAMES)
 
 
-def test_value_that_is_no_prior_is_an_error():
-    with pytest.raises(PriorError, match="must be a wiu_pyro.nn prior or None, but is a float"):
-        BayesianNetwork(nn.Linear(2, 2), 1.0)
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (0.5, r"but is a float. For this standard deviation pass wiu_pyro.nn.Normal\(scale=0.5\)"),
+        ("normal", "but is a str. Take one of wiu_pyro.nn. Did you mean 'Normal'"),
+        (FanInNormal, r"but is the class FanInNormal. Make one of it: FanInNormal\(...\)"),
+    ],
+)
+def test_value_that_is_no_prior_is_an_error(value, message):
+    with pytest.raises(PriorError, match=message):
+        BayesianNetwork(nn.Linear(2, 2), value)
+
+
+@pytest.mark.parametrize("kind", [Normal, Laplace])
+def test_mean_and_scale_in_pyros_order_are_an_error_that_names_them(kind):
+    with pytest.raises(PriorError, match=rf"{kind.__name__}\(0.0, 0.1\) has none.*\(scale=0.1, loc=0.0\)"):
+        kind(0.0, 0.1)
+
+
+def test_scale_mixture_refuses_scales_that_are_exchanged():
+    with pytest.raises(PriorError, match="wide must be larger than narrow, but they are 0.01 and 0.3"):
+        ScaleMixtureNormal(wide=0.01, narrow=0.3)
 
 
 def test_distribution_in_place_of_a_prior_is_told_from_the_prior_of_that_name():

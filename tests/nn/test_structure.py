@@ -112,7 +112,7 @@ def test_looking_at_a_model_changes_neither_statistics_nor_mode_nor_random_state
     ("prior", "text"),
     [
         (Normal(0.5), "Normal(0, 0.5)"),
-        (Laplace(2.0, 1.0), "Laplace(1, 2)"),
+        (Laplace(2.0, loc=1.0), "Laplace(1, 2)"),
         (ScaleMixtureNormal(), "0.25 Normal(0, 1) + 0.75 Normal(0, 0.0025)"),
     ],
 )

@@ -70,7 +70,7 @@ class ScaleMixtureNormal(Prior):
     Raises
     ------
     PriorError
-        If a scale is not positive and finite, or the probability is outside (0, 1).
+        If a scale is not positive and finite, the wide one is not the larger, or the probability is outside (0, 1).
 
     References
     ----------
@@ -84,6 +84,11 @@ class ScaleMixtureNormal(Prior):
     def __post_init__(self) -> None:
         _positive("wide", self.wide)
         _positive("narrow", self.narrow)
+        if self.narrow >= self.wide:
+            raise PriorError(
+                f"wide must be larger than narrow, but they are {self.wide} and {self.narrow}. Exchange them, and "
+                "remember that weight_wide is the wide one's probability."
+            )
         if not 0 < self.weight_wide < 1:
             raise PriorError(
                 f"weight_wide must lie strictly between 0 and 1, but is {self.weight_wide}. Pass for example 0.25."

@@ -12,13 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Self
 
 import pyro.distributions as dist
 import torch
 from torch import nn
 from typing_extensions import override
 
-from wiu_pyro.errors import PriorError, near_matches
+from wiu_pyro.errors import PriorError, a_name, near_matches
 
 __all__ = ["FanInNormal", "Laplace", "Normal", "Prior", "fan_in", "match_priors"]
 
@@ -57,6 +58,16 @@ class Prior(ABC):
         """Return the prior as a short formula, for tables and files."""
 
 
+def _refuse_pyros_order(kind: type, numbers: tuple[float, ...]) -> None:
+    """Raise where two numbers stand without their names: Pyro would take the first for the mean."""
+    if len(numbers) > 1:
+        first, second = numbers[:2]
+        raise PriorError(
+            f"Two numbers of a prior need their names, but {kind.__name__}({first}, {second}) has none. Pyro's "
+            f"distribution of that name is {kind.__name__}(scale={second}, loc={first}) here."
+        )
+
+
 def _positive(name: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
         raise PriorError(f"{name} of a prior must be a positive finite number, but is {value}. Pass for example 1.0.")
@@ -85,11 +96,17 @@ class Normal(Prior):
     Raises
     ------
     PriorError
-        If `scale` is not positive and finite, or `loc` is not finite.
+        If `scale` is not positive and finite, `loc` is not finite, or both are given without their names: Pyro's
+        order is the other one.
     """
 
     scale: float = 1.0
     loc: float = 0.0
+
+    def __new__(cls, *numbers: float, **named: float) -> Self:
+        """Refuse two numbers without names."""
+        _refuse_pyros_order(cls, numbers)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         _positive("scale", self.scale)
@@ -166,11 +183,17 @@ class Laplace(Prior):
     Raises
     ------
     PriorError
-        If `scale` is not positive and finite, or `loc` is not finite.
+        If `scale` is not positive and finite, `loc` is not finite, or both are given without their names: Pyro's
+        order is the other one.
     """
 
     scale: float = 1.0
     loc: float = 0.0
+
+    def __new__(cls, *numbers: float, **named: float) -> Self:
+        """Refuse two numbers without names."""
+        _refuse_pyros_order(cls, numbers)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         _positive("scale", self.scale)
@@ -208,12 +231,7 @@ def match_priors(prior: Prior | Mapping[str, Prior | None], names: list[str]) ->
     rules = dict(prior) if isinstance(prior, Mapping) else {"*": prior}
     for pattern, rule in rules.items():
         if rule is not None and not isinstance(rule, Prior):
-            package, kind = type(rule).__module__.partition(".")[0], type(rule).__name__
-            raise PriorError(
-                f"The prior for '{pattern}' must be a wiu_pyro.nn prior or None, but is a "
-                f"{kind if package == 'builtins' else f'{kind} of {package}'}. Take one of wiu_pyro.nn. "
-                f"{near_matches(type(rule).__name__, ['Normal', 'FanInNormal', 'Laplace', 'ScaleMixtureNormal'])}"
-            )
+            raise PriorError(_no_prior(pattern, rule))
         if not any(fnmatchcase(name, pattern) for name in names):
             raise PriorError(f"The prior pattern '{pattern}' matches no parameter. {near_matches(pattern, names)}")
     chosen: dict[str, Prior] = {}
@@ -227,3 +245,18 @@ def match_priors(prior: Prior | Mapping[str, Prior | None], names: list[str]) ->
             "Give a prior to some, for example prior={'*': FanInNormal()}."
         )
     return chosen
+
+
+def _no_prior(pattern: str, rule: object) -> str:
+    """Say what stands where a prior should, and what to write there."""
+    package, kind = type(rule).__module__.partition(".")[0], type(rule).__name__
+    known = ["Normal", "FanInNormal", "Laplace", "ScaleMixtureNormal", "NormalMixture", "Centred"]
+    todo = f"Take one of wiu_pyro.nn. {near_matches(rule.capitalize() if isinstance(rule, str) else kind, known)}"
+    if isinstance(rule, type):
+        package, todo = "builtins", f"Make one of it: {rule.__name__}(...)."
+    elif isinstance(rule, int | float):
+        todo = f"For this standard deviation pass wiu_pyro.nn.Normal(scale={rule})."
+    return (
+        f"The prior for '{pattern}' must be a wiu_pyro.nn prior or None, but is {a_name(rule)}"
+        f"{'' if package == 'builtins' else f' of {package}'}. {todo}"
+    )
