@@ -133,7 +133,7 @@ def test_layers_at_a_point_estimate_keep_their_prior():
 
 def test_other_guides_and_other_priors_are_refused():
     model, data = small_classifier(num_data=60)
-    with pytest.raises(GuideError, match="Empirical Bayes needs a mean-field posterior, but this is a AutoDiagonalL"):
+    with pytest.raises(GuideError, match="Empirical Bayes needs a mean-field posterior, but this is an AutoDiagonalL"):
         wiu.fit(model, AutoDiagonalLaplace(model), data, tune_prior="empirical-bayes")
     with pytest.raises(GuideError, match="A Laplace guide's prior is tuned online by its evidence"):
         wiu.fit(model, AutoKFACLaplace(model, tune_prior=TUNING), data, epochs=6)

@@ -286,6 +286,16 @@ def test_other_number_of_data_than_the_models_is_said():
         fit(model=network(num_data=100))
 
 
+def test_plate_of_a_pyro_model_that_stands_for_a_batch_is_said_with_the_one_to_write():
+    def model(x, y=None):
+        weight = pyro.sample("weight", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            return pyro.sample("obs", dist.Normal(x @ weight, 1.0), obs=y)
+
+    with pytest.warns(UserWarning, match=r"stands for 5 data, but there are 12.*size=12, subsample=x\)"):
+        fit(autoguide.AutoNormal, (X, X[:, 0]), model=model)
+
+
 def test_settings_are_plain_values():
     import json
 
@@ -361,6 +371,17 @@ def test_validation_labels_out_of_range_are_refused():
         ({"max_norm": -1.0}, GuideError, "max_norm must be a positive number"),
         ({"temperature": 0.0}, GuideError, "temperature must be a positive number"),
         ({"learning_rte": 0.1}, GuideError, "no option 'learning_rte'. Did you mean 'learning_rate'"),
+        ({"lr": 0.1}, GuideError, "no option 'lr'. Did you mean 'learning_rate'"),
+        ({"num_steps": 9}, GuideError, "no option 'num_steps'. Did you mean 'epochs'"),
+        ({"epochs": 2.5}, GuideError, "epochs must be a whole number, but is 2.5"),
+        ({"batch_size": "all"}, GuideError, "batch_size must be a whole number, but is 'all'"),
+        ({"learning_rate": "1e-3"}, GuideError, "learning_rate must be a number, but is '1e-3'"),
+        (
+            {"start": nn.Linear(4, 5)},
+            GuideError,
+            "start must be an earlier Fit, or a tensor for each site, but is a Lin",
+        ),
+        ({"validation": X}, DataError, "Held-out data need labels, but there are inputs alone"),
         ({"schedule": "tial"}, GuideError, "Unknown schedule 'tial'. Did you mean 'tail'"),
         ({"device": "cuad"}, DeviceError, "Unknown device 'cuad'. Did you mean 'cuda'"),
         ({"start": {"0.weight": torch.zeros(5, 4)}}, GuideError, "'0.bias' is missing"),
@@ -380,6 +401,26 @@ def test_gpu_that_is_not_there_is_refused():
 def test_what_is_no_guide_is_refused():
     with pytest.raises(GuideError, match=r"A Pyro AutoGuide is needed, but this is a function"):
         wiu.fit(network(), lambda x, y: None, (X, Y))
+
+
+def test_guide_that_was_not_made_yet_is_refused_by_its_name():
+    with pytest.raises(GuideError, match=r"but this is the class AutoKFACLaplace.* AutoKFACLaplace\(model\)"):
+        wiu.fit(network(), AutoKFACLaplace, (X, Y))
+
+
+def test_rounds_of_a_curvature_that_is_not_there_are_refused():
+    with pytest.raises(
+        GuideError, match="curvature_rounds averages the curvature of a Laplace guide, but this is an Au"
+    ):
+        fit(AutoMeanField, curvature_rounds=3)
+
+
+def test_fit_says_in_a_line_what_it_is():
+    found = fit(AutoMeanField, epochs=2, seed=3)
+    assert repr(found).startswith(
+        f"<Fit of AutoMeanField over 0, 2: 2 epochs, seed 3, last loss {found.losses[-1]:.6g}"
+    )
+    assert found.convergence.detail in repr(found)
 
 
 @pytest.mark.parametrize("guide_class", [AutoMeanField, AutoKFACLaplace, autoguide.AutoNormal])

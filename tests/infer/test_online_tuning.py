@@ -111,5 +111,5 @@ def test_online_tuning_without_epochs_to_do_it_in_is_refused(epochs):
 
 def test_tuning_is_for_laplace_guides():
     model, data = small_classifier()
-    with pytest.raises(GuideError, match="for the Laplace guides, but this is a AutoMeanField"):
+    with pytest.raises(GuideError, match="for the Laplace guides, but this is an AutoMeanField"):
         wiu.fit(model, AutoMeanField(model), data, epochs=1, **ONLINE)

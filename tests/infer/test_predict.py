@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import wiu_pyro as wiu
-from wiu_pyro.errors import GuideError
+from wiu_pyro.errors import GuideError, ModelError
 from wiu_pyro.guides import AutoDiagonalLaplace, AutoFullLaplace, AutoKFACLaplace, AutoMeanField
 from wiu_pyro.infer import draw_weights, functional_distribution, predict
 from wiu_pyro.nn import BayesianNetwork, as_batches
@@ -215,6 +215,7 @@ def test_inputs_alone_have_predictions_without_a_log_likelihood(kind, classifier
     [
         ({"kind": "linearized"}, "Unknown kind of predictive 'linearized'. Did you mean 'linearised'"),
         ({"num_samples": 1}, "num_samples must be at least 2 for an interval, but is 1"),
+        ({"num_samples": 2.5}, "num_samples must be a whole number, but is 2.5"),
     ],
 )
 def test_option_that_makes_no_sense_is_refused(options, message, classifier):
@@ -223,9 +224,18 @@ def test_option_that_makes_no_sense_is_refused(options, message, classifier):
         predict(fit, data, **options)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_of_another_size_are_refused_with_the_shape_that_came(kind, classifier):
+    fit, (x, _) = classifier
+    with pytest.raises(ModelError, match=rf"could not be run on a batch of shapes \(2, {x.shape[1] + 1}\)"):
+        predict(fit, torch.zeros(3, x.shape[1] + 1), kind=kind)
+
+
 def test_guide_in_place_of_its_fit_is_refused(classifier):
     fit, data = classifier
-    with pytest.raises(GuideError, match="The Fit that wiu_pyro.fit returned is needed, but this is a AutoBlockNormal"):
+    with pytest.raises(
+        GuideError, match="The Fit that wiu_pyro.fit returned is needed, but this is an AutoBlockNormal"
+    ):
         predict(fit.guide, data)
 
 

@@ -12,7 +12,7 @@ from pyro.poutine.messenger import unwrap
 from torch import nn
 
 from wiu_pyro.errors import GuideError
-from wiu_pyro.nn import Batches, ModelStructure, evaluation_mode, inspect_model, run_at
+from wiu_pyro.nn import Batches, BayesianNetwork, ModelStructure, evaluation_mode, inspect_model, run_at
 from wiu_pyro.nn.checks import check_batch, check_finite, explained_run
 
 __all__ = ["check_data", "check_guide", "check_new_data"]
@@ -67,7 +67,7 @@ def check_data(model: Callable[..., Any], batches: Batches) -> ModelStructure:
     with explained_run(first):
         structure = inspect_model(model, *(part.to(_device_of(model, part)) for part in first))
     check_batch(structure, whole)
-    _check_num_data(structure, batches)
+    _check_num_data(model, structure, batches)
     return structure
 
 
@@ -112,11 +112,15 @@ def check_new_data(
         run_at(model, dict(weights), batch)
 
 
-def _check_num_data(structure: ModelStructure, batches: Batches) -> None:
+def _check_num_data(model: Callable[..., Any], structure: ModelStructure, batches: Batches) -> None:
     held = batches.num_data
-    if held is not None and abs(structure.num_data - held) > 0.5:
-        warnings.warn(
-            f"The model's plate stands for {structure.num_data:g} data, but there are {held}. The posterior will be "
-            f"that of {structure.num_data:g}; set num_data={held} to use what is there.",
-            stacklevel=4,
-        )
+    if held is None or abs(structure.num_data - held) <= 0.5:
+        return
+    todo = f"set num_data={held} to use what is there"
+    if not isinstance(model, BayesianNetwork):
+        todo = f"write it as pyro.plate('data', size={held}, subsample=x), which scales a batch x up to all of them"
+    warnings.warn(
+        f"The model's plate stands for {structure.num_data:g} data, but there are {held}. The posterior will be "
+        f"that of {structure.num_data:g}; {todo}.",
+        stacklevel=4,
+    )

@@ -5,19 +5,25 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wiu_pyro.errors import DataError, DeviceError, GuideError, near_matches
+from wiu_pyro.errors import DataError, DeviceError, GuideError, a_name, near_matches
+from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.infer.schedule import SCHEDULES
 from wiu_pyro.infer.track import TrackConfig, read_track
 
-__all__ = ["FitConfig", "read_config", "read_device", "refuse_recipe"]
+__all__ = ["FitConfig", "check_whole", "read_config", "read_device", "refuse_recipe"]
 
 PRECISIONS = ("float32", "bfloat16")
+ARGUMENTS = ("epochs", "seed", "validation", "start")  # of `fit` itself
+ELSEWHERE = {"lr": "learning_rate", "num_epochs": "epochs", "num_steps": "epochs"}  # what others call it
+WHOLE = ("batch_size", "curvature_batch_size", "rate_warmup", "kl_warmup", "patience", "curvature_rounds")
+NUMBERS = ("learning_rate", "temperature", "max_norm", "log_scale_rate", "average", "checkpoint_seconds")
 
 
 @dataclass(frozen=True)
@@ -115,8 +121,11 @@ def read_config(options: dict[str, Any]) -> FitConfig:
     known = [item.name for item in fields(FitConfig)]
     for name in options:
         if name not in known:
-            raise GuideError(f"fit has no option '{name}'. {near_matches(name, known)}")
+            raise GuideError(
+                f"fit has no option '{name}'. {near_matches(ELSEWHERE.get(name, name), [*ARGUMENTS, *known])}"
+            )
     config = FitConfig(**{**options, "track": read_track(options.get("track"))})
+    _check_kinds(config)
     for name in ("batch_size", "curvature_batch_size"):
         if getattr(config, name) < 1:
             raise DataError(f"{name} must be at least 1, but is {getattr(config, name)}. Pass for example 128.")
@@ -136,6 +145,22 @@ def read_config(options: dict[str, Any]) -> FitConfig:
             raise GuideError(f"Unknown {name} '{getattr(config, name)}'. {near_matches(getattr(config, name), known)}")
     _check_training(config)
     return config
+
+
+def check_whole(name: str, value: Any) -> None:
+    """Raise GuideError where a number that counts is none."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise GuideError(f"{name} must be a whole number, but is {value!r}. Pass an int, for example 20.")
+
+
+def _check_kinds(config: FitConfig) -> None:
+    for name in WHOLE:
+        if name != "patience" or config.patience is not None:
+            check_whole(name, getattr(config, name))
+    for name in NUMBERS:
+        value = getattr(config, name)
+        if value is not None and not isinstance(value, Real):
+            raise GuideError(f"{name} must be a number, but is {value!r}. Leave it out for the default.")
 
 
 def _check_training(config: FitConfig) -> None:
@@ -169,8 +194,8 @@ def refuse_recipe(config: FitConfig, guide: Any, *, epochs: int, device: torch.d
     Raises
     ------
     GuideError
-        If a warm-up leaves no epochs, the KL of one of Pyro's own guides is to be weighted, or early stopping has no
-        held-out data.
+        If a warm-up leaves no epochs, the KL of one of Pyro's own guides is to be weighted, early stopping has no
+        held-out data, or a curvature is to be averaged where there is none.
     DeviceError
         If mixed precision is asked for on the CPU.
 
@@ -183,6 +208,11 @@ def refuse_recipe(config: FitConfig, guide: Any, *, epochs: int, device: torch.d
         raise DeviceError(
             f"Mixed precision is for a GPU, but precision is '{config.precision}' and the device is the CPU, where it "
             'saves no time. Leave precision out, or use device="cuda".'
+        )
+    if config.curvature_rounds and not isinstance(guide, LaplaceGuide):
+        raise GuideError(
+            f"curvature_rounds averages the curvature of a Laplace guide, but this is {a_name(guide)}, which has none. "
+            "Leave curvature_rounds out, or use for example AutoKFACLaplace."
         )
     if config.kl_warmup and not isinstance(guide, NetworkGuide):
         raise GuideError("A KL warm-up is for the toolkit's guides; Pyro's own have none. Leave kl_warmup out.")

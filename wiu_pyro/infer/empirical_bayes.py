@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from wiu_pyro.errors import GuideError, PriorError
+from wiu_pyro.errors import GuideError, PriorError, a_name
 from wiu_pyro.guides.mean_field import AutoMeanField
 from wiu_pyro.guides.prior_scales import PriorRecord, PriorTuning, by_site, groups_of, scaled_structure
 from wiu_pyro.nn import ModelStructure
@@ -97,7 +97,7 @@ def refuse_other_guides(guide: Any) -> None:
     """Raise GuideError where a guide's prior has no closed form of this kind."""
     if not isinstance(guide, AutoMeanField):
         raise GuideError(
-            f"Empirical Bayes needs a mean-field posterior, but this is a {type(guide).__name__}. Use AutoMeanField, "
+            f"Empirical Bayes needs a mean-field posterior, but this is {a_name(guide)}. Use AutoMeanField, "
             'or tune_prior="marginal-likelihood" with a Laplace guide.'
         )
 

@@ -11,7 +11,7 @@ import pyro
 import torch
 from pyro.infer.autoguide import AutoGuide
 
-from wiu_pyro.errors import GuideError
+from wiu_pyro.errors import GuideError, a_name
 from wiu_pyro.guides.block_normal import AutoBlockNormal
 from wiu_pyro.guides.ensemble import AutoEnsemble
 from wiu_pyro.guides.laplace import LaplaceGuide
@@ -19,7 +19,7 @@ from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.point_estimate import AutoPointEstimate
 from wiu_pyro.guides.prior_scales import read_tuning
 from wiu_pyro.infer.checks import check_data
-from wiu_pyro.infer.config import FitConfig, read_config, read_device, refuse_recipe
+from wiu_pyro.infer.config import FitConfig, check_whole, read_config, read_device, refuse_recipe
 from wiu_pyro.infer.convergence import Convergence, assess
 from wiu_pyro.infer.cross_validation import cross_validate_prior
 from wiu_pyro.infer.empirical_bayes import refuse_other_guides
@@ -29,6 +29,7 @@ from wiu_pyro.infer.means import lay_channels_last
 from wiu_pyro.infer.result import Fit
 from wiu_pyro.infer.run import Run
 from wiu_pyro.infer.seeding import seeded
+from wiu_pyro.infer.start_values import read_start
 from wiu_pyro.infer.training import Training
 from wiu_pyro.nn import Batches, as_batches, complete_num_data, unsampled
 
@@ -83,9 +84,10 @@ def fit(
     DeviceError
         If the device is not there.
     GuideError
-        If an option is unknown or a number is negative.
+        If an option is unknown, a number is out of range, or `start` is of another kind.
     """
     config = read_config(options)
+    check_whole("epochs", epochs)
     if epochs < 0:
         raise GuideError(f"epochs must be 0 or more, but is {epochs}. 0 keeps the weights as they are.")
     if isinstance(guide, AutoEnsemble):
@@ -103,7 +105,7 @@ def fit(
         batches = replace(batches, augment=config.augment, channels_last=config.channels_last)
         structure = check_data(model, batches)
         run = Run(model, guide, config=config, structure=structure, device=device)
-        begin = {**start.point_estimate, **start.unsampled} if isinstance(start, Fit) else start
+        begin = read_start(start)
         run.prepare(batches, begin)
         settings = _settings(run, batches, epochs=epochs)
         file = training_file(run, batches, settings={**settings, "seed": seed}, start=begin, validation=validation)
@@ -171,7 +173,8 @@ def _adopt(model: Callable[..., Any], guide: AutoGuide, data: Any, config: FitCo
     """Complete model and guide by what the call says: the number of data, the temperature."""
     if not isinstance(guide, AutoGuide):
         raise GuideError(
-            f"A Pyro AutoGuide is needed, but this is a {type(guide).__name__}. Pass AutoMeanField(model)."
+            f"A Pyro AutoGuide is needed, but this is {a_name(guide)}. Pass one made for the model, for example "
+            f"{_example(guide)}(model)."
         )
     complete_num_data(model, as_batches(data))
     if config.temperature is not None:
@@ -184,10 +187,14 @@ def _adopt(model: Callable[..., Any], guide: AutoGuide, data: Any, config: FitCo
     elif tuning is not None:
         if not isinstance(guide, LaplaceGuide):
             raise GuideError(
-                f"tune_prior is for the Laplace guides, but this is a {type(guide).__name__}. Use for example "
+                f"tune_prior is for the Laplace guides, but this is {a_name(guide)}. Use for example "
                 'AutoKFACLaplace, give the model another prior, or use tune_prior="empirical-bayes" with AutoMeanField.'
             )
         guide.tuning = tuning
+
+
+def _example(guide: Any) -> str:
+    return guide.__name__ if isinstance(guide, type) and issubclass(guide, AutoGuide) else "AutoMeanField"
 
 
 def _shares_point_estimate(start: Any, guide: AutoGuide, epochs: int) -> bool:

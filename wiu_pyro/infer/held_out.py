@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from wiu_pyro.errors import DataError
 from wiu_pyro.nn import ModelStructure, as_batches, evaluation_mode, run_at
 from wiu_pyro.nn.checks import check_batch
 
@@ -29,7 +30,7 @@ class HeldOut:
     Raises
     ------
     DataError
-        If the first batch does not fit the model.
+        If there are no labels, or the first batch does not fit the model.
     """
 
     def __init__(
@@ -37,7 +38,10 @@ class HeldOut:
     ) -> None:
         self.batches = as_batches(data, batch_size=BATCH_SIZE, device=device)
         self.model, self.structure = model, structure
-        check_batch(structure, next(iter(self.batches)))
+        first = next(iter(self.batches))
+        if len(first) < 2:
+            raise DataError("Held-out data need labels, but there are inputs alone. Pass validation=(x, y).")
+        check_batch(structure, first)
 
     def scores(self, weights: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """Return the negative log-likelihood per datum, in nats, and the accuracy of a classifier.

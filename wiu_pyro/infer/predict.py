@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from wiu_pyro.errors import GuideError, near_matches
+from wiu_pyro.errors import GuideError, a_name, near_matches
+from wiu_pyro.infer.checks import check_new_data
+from wiu_pyro.infer.config import check_whole
 from wiu_pyro.infer.functional import functional_distribution
 from wiu_pyro.infer.link import LINKS
 from wiu_pyro.infer.mixture import mixture_summaries
@@ -127,10 +129,12 @@ def predict(
         none.
     LikelihoodError
         If the likelihood is none of categorical, Bernoulli, Normal.
+    DataError, ModelError
+        If the data do not fit the network.
     """
     if not hasattr(fit, "guide"):
         raise GuideError(
-            f"The Fit that wiu_pyro.fit returned is needed, but this is a {type(fit).__name__}. For a guide without "
+            f"The Fit that wiu_pyro.fit returned is needed, but this is {a_name(fit)}. For a guide without "
             "one, fit(model, guide, data, epochs=0) makes it."
         )
     kind = kind or getattr(fit.guide, "default_predictive", "sampled")
@@ -140,6 +144,7 @@ def predict(
     if isinstance(fit.model, torch.nn.Module):
         fit.model.eval()
     with holding(fit.model, fit.unsampled):
+        check_new_data(fit.model, fit.structure, fit.point_estimate, parts=next(iter(batches)))
         if fit.members:
             draws = {"num_samples": num_samples, "seed": seed, "elements": CHUNK_ELEMENTS}
             chunks = list(mixture_summaries(fit, batches, kind=kind, link=link, **draws))
@@ -168,6 +173,7 @@ def _check(kind: str, link: str, num_samples: int) -> None:
             f'link="{link}" is for the Gaussian logits of a linearised network, but the predictive is sampled. '
             'Leave link out, or use kind="linearised" with a Laplace guide.'
         )
+    check_whole("num_samples", num_samples)
     if num_samples < 2:
         raise GuideError(f"num_samples must be at least 2 for an interval, but is {num_samples}. Pass for example 200.")
 

@@ -17,7 +17,7 @@ from wiu_pyro.nn import ModelStructure
 __all__ = ["Fit"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fit:
     """A trained posterior and how it came about.
 
@@ -57,10 +57,19 @@ class Fit:
     seed: int
     settings: dict[str, Any]
     structure: ModelStructure
-    point_estimate: dict[str, torch.Tensor] = field(repr=False)
-    unsampled: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
-    track: Track | None = field(default=None, repr=False)
-    members: tuple[Fit, ...] = field(default=(), repr=False)
+    point_estimate: dict[str, torch.Tensor]
+    unsampled: dict[str, torch.Tensor] = field(default_factory=dict)
+    track: Track | None = None
+    members: tuple[Fit, ...] = ()
+
+    def __repr__(self) -> str:
+        """Say which posterior it is, how it was trained, and whether it converged."""
+        loss = f", last loss {self.losses[-1]:.6g}" if len(self.losses) else ""
+        layers = ", ".join(layer.name for layer in self.structure.layers)
+        return (
+            f"<Fit of {type(self.guide).__name__} over {layers}: {len(self.losses)} epochs, seed {self.seed}{loss}. "
+            f"{self.convergence.detail}>"
+        )
 
     @property
     def networks(self) -> tuple[Fit, ...]:

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation
 from torch.distributions import biject_to
 
-from wiu_pyro.errors import GuideError
+from wiu_pyro.errors import GuideError, a_name
 from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.infer.result import Fit
 
-__all__ = ["put_at"]
+__all__ = ["put_at", "read_start"]
+
+
+def read_start(start: Any) -> Mapping[str, torch.Tensor] | None:
+    """Return the weights that a fit is to start from, by site, with what else an earlier fit's network held.
+
+    Parameters
+    ----------
+    start : Fit, mapping of site to Tensor, or None
+
+    Returns
+    -------
+    mapping of site to Tensor, or None
+
+    Raises
+    ------
+    GuideError
+        If it is of another kind.
+    """
+    if isinstance(start, Fit):
+        return {**start.point_estimate, **start.unsampled}
+    if start is None or (isinstance(start, Mapping) and all(torch.is_tensor(value) for value in start.values())):
+        return start
+    raise GuideError(
+        f"start must be an earlier Fit, or a tensor for each site, but is {a_name(start)}. Pass for example "
+        "start=point, or start=net.state_dict()."
+    )
 
 
 def put_at(guide: AutoGuide, values: Mapping[str, torch.Tensor]) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from wiu_pyro.errors import CostError, DataError, GuideError
+from wiu_pyro.errors import CostError, DataError, GuideError, a_name
 from wiu_pyro.guides import AutoBlockNormal
 from wiu_pyro.guides.gaussian import read_gaussian
 from wiu_pyro.infer import Fit
@@ -136,7 +136,7 @@ def _layers(fits: Sequence[Any]) -> tuple[str, ...]:
     for one in fits:
         if not isinstance(one, Fit):
             raise GuideError(
-                f"What wiu_pyro.fit returned is needed, but this is a {type(one).__name__}. Fit the guide with it."
+                f"What wiu_pyro.fit returned is needed, but this is {a_name(one)}. Fit the guide with it."
             )
         gaussian = read_gaussian(one.guide, one.structure)
         every = tuple(layer.name for layer in one.structure.layers)

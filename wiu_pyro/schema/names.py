@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from wiu_pyro.errors import SchemaError
+from wiu_pyro.errors import SchemaError, a_name
 
 __all__ = [
     "LAYER_PREFIX",
@@ -70,7 +70,7 @@ def groups(idata: Any) -> list[str]:
     if callable(getattr(idata, "groups", None)):
         return [name.strip("/") for name in idata.groups()]
     raise SchemaError(
-        f"An arviz.InferenceData or an xarray.DataTree is needed, but this is a {type(idata).__name__}. "
+        f"An arviz.InferenceData or an xarray.DataTree is needed, but this is {a_name(idata)}. "
         "Make one with wiu_pyro.to_inference_data(fit) or wiu_pyro.load(path)."
     )
 
@@ -95,7 +95,10 @@ def dataset(idata: Any, group: str) -> xr.Dataset:
     """
     known = groups(idata)
     if group not in known:
-        raise SchemaError(f"Group '{group}' is needed, but the file holds: {', '.join(known)}.")
+        raise SchemaError(
+            f"Group '{group}' is needed, but the file holds: {', '.join(known)}. "
+            "Make one with wiu_pyro.to_inference_data(fit)."
+        )
     node = idata[group]
     return node.to_dataset() if hasattr(node, "to_dataset") else node
 
