@@ -81,8 +81,21 @@ def test_an_ensemble_of_one_is_none():
 @pytest.mark.parametrize("member", [lambda model: AutoEnsemble(model), lambda model: model])
 def test_what_makes_no_guide_for_one_network_is_refused(member):
     model, data = small_classifier()
-    with pytest.raises(GuideError, match=r"member= must make a guide for one network, but gave a \w+\. Pass a class"):
+    with pytest.raises(GuideError, match=r"member= must make a guide for one network, but gave an? \w+\. Pass a class"):
         wiu.fit(model, AutoEnsemble(model, member=member), data, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "mlp"}, "A guide is made for a Pyro model, but this is a str"),
+        ({"member": "laplace-kfac"}, r"member= must be what makes a member's guide, but is a str\. Pass the class"),
+        ({"member": AutoMeanField(small_classifier()[0])}, "member= must be .*, but is an AutoMeanField"),
+    ],
+)
+def test_ensemble_of_what_makes_no_networks_is_refused_at_once(options, message):
+    with pytest.raises(GuideError, match=message):
+        AutoEnsemble(**{"model": small_classifier()[0], **options})
 
 
 class NoReset(nn.Module):

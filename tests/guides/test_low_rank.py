@@ -54,7 +54,7 @@ def exact(problem) -> AutoLowRank:
     return guide
 
 
-@pytest.mark.parametrize("prior", [wiu.nn.FanInNormal(), {"*.weight": Normal(0.3, 0.1), "*.bias": Normal(2.0)}])
+@pytest.mark.parametrize("prior", [wiu.nn.FanInNormal(), {"*.weight": Normal(0.3, loc=0.1), "*.bias": Normal(2.0)}])
 def test_kl_is_that_of_the_dense_gaussian(prior):
     net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     guide = ready(BayesianNetwork(net, prior, num_data=24), small_classifier()[1], rank=3)
@@ -162,7 +162,8 @@ def test_rank_is_bounded_by_time_and_memory(num_weights, rank):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": 0}, "rank must be at least 1, but is 0"),
+        ({"rank": 0}, "rank must be a whole number of at least 1, but is 0"),
+        ({"rank": 2.5}, "rank must be a whole number of at least 1, but is 2.5"),
         ({"init_scale": 0.0}, "init_scale must be positive, but is 0.0"),
         ({"estimator": "locl"}, "Unknown estimator 'locl'. Did you mean 'local'"),
     ],

@@ -19,7 +19,18 @@ from wiu_pyro.testing import small_classifier
 
 X = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
-PRIORS = [FanInNormal(), Laplace(0.5), ScaleMixtureNormal(1.0, 0.1), {"weight": Normal(0.2, 0.5), "bias": Laplace()}]
+PRIORS = [
+    FanInNormal(),
+    Laplace(0.5),
+    ScaleMixtureNormal(1.0, 0.1),
+    {"weight": Normal(0.2, loc=0.5), "bias": Laplace()},
+]
+
+
+@pytest.mark.parametrize("model", ["mnist_mlp", BayesianNetwork, 3])
+def test_guide_of_what_is_no_model_is_refused(model):
+    with pytest.raises(GuideError, match="A guide is made for a Pyro model, but this is (a str|the class Bay|an int)"):
+        AutoMeanField(model)
 
 
 @pytest.mark.parametrize("guide_class", [AutoDiagonalLaplace, AutoKFACLaplace, AutoFullLaplace])

@@ -18,11 +18,11 @@ from pyro.contrib.autoname import scope
 from pyro.infer.autoguide.guides import AutoGuide
 from torch import nn
 
-from wiu_pyro.errors import GuideError
+from wiu_pyro.errors import GuideError, a_name
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.point_estimate import AutoPointEstimate
 from wiu_pyro.guides.start import init_to_network
-from wiu_pyro.guides.trained_by import refuse_svi
+from wiu_pyro.guides.trained_by import refuse_svi, refuse_uncallable
 
 __all__ = ["PREFIX", "AutoEnsemble", "ensemble_class"]
 
@@ -76,6 +76,12 @@ class AutoEnsemble(AutoGuide):
     ) -> None:
         if size < 2:
             raise GuideError(f"An ensemble needs at least 2 members, but size is {size}. Pass for example 5.")
+        refuse_uncallable(model)
+        if member is not None and (isinstance(member, AutoGuide) or not callable(member)):
+            raise GuideError(
+                f"member= must be what makes a member's guide, but is {a_name(member)}. Pass the class, as in "
+                "member=wiu_pyro.guides.AutoKFACLaplace, or a function: lambda model: AutoLowRank(model, rank=2)."
+            )
         super().__init__(model)
         self.make = member or type(self).member_class or AutoPointEstimate
         self.size = size
@@ -88,7 +94,7 @@ class AutoEnsemble(AutoGuide):
         member = self.make(self.model)
         if not isinstance(member, AutoGuide) or isinstance(member, AutoEnsemble):
             raise GuideError(
-                f"member= must make a guide for one network, but gave a {type(member).__name__}. Pass a class such as "
+                f"member= must make a guide for one network, but gave {a_name(member)}. Pass a class such as "
                 "wiu_pyro.guides.AutoKFACLaplace, or a function of the model."
             )
         return member

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import pyro.distributions as dist
@@ -80,8 +81,10 @@ class AutoLowRank(NetworkGuide):
     ) -> None:
         if not init_scale > 0:
             raise GuideError(f"init_scale must be positive, but is {init_scale}. Pass for example 0.1.")
-        if rank is not None and rank < 1:
-            raise GuideError(f"rank must be at least 1, but is {rank}. AutoMeanField has no low-rank part.")
+        if rank is not None and (not isinstance(rank, Integral) or rank < 1):
+            raise GuideError(
+                f"rank must be a whole number of at least 1, but is {rank!r}. AutoMeanField has no low-rank part."
+            )
         if estimator not in ESTIMATORS:
             raise GuideError(f"Unknown estimator '{estimator}'. {near_matches(estimator, ESTIMATORS)}")
         super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)

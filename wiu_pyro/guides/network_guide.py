@@ -21,7 +21,7 @@ from torch.distributions import biject_to
 from wiu_pyro.errors import GuideError, PriorError
 from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI, FlatPrior, read_priors
 from wiu_pyro.guides.start import init_to_network
-from wiu_pyro.guides.trained_by import refuse_svi
+from wiu_pyro.guides.trained_by import refuse_svi, refuse_uncallable
 from wiu_pyro.nn import (
     Batches,
     BayesianNetwork,
@@ -76,6 +76,7 @@ class NetworkGuide(AutoContinuous):
     ) -> None:
         if not (math.isfinite(temperature) and temperature > 0):
             raise GuideError(f"The temperature must be positive, but is {temperature}. 1 is Bayes' rule.")
+        refuse_uncallable(model)
         super().__init__(model)
         count = next(_INSTANCES.setdefault(type(self).__name__, itertools.count(1)))
         if count > 1:  # Pyro's parameters go by name: two guides of a class must not share theirs

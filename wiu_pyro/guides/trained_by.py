@@ -1,4 +1,4 @@
-"""Which guides Pyro's `SVI` cannot train, said where it tries."""
+"""What a guide is made for, and which guides Pyro's `SVI` cannot train, said where it tries."""
 
 from __future__ import annotations
 
@@ -7,9 +7,28 @@ from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 
-from wiu_pyro.errors import GuideError
+from wiu_pyro.errors import GuideError, a_name
 
-__all__ = ["refuse_svi"]
+__all__ = ["refuse_svi", "refuse_uncallable"]
+
+
+def refuse_uncallable(model: object) -> None:
+    """Raise where a guide is made for what is no model.
+
+    Parameters
+    ----------
+    model : object
+
+    Raises
+    ------
+    GuideError
+        If it cannot be called.
+    """
+    if isinstance(model, type) or not callable(model):
+        raise GuideError(
+            f"A guide is made for a Pyro model, but this is {a_name(model)}. Pass the model itself, for example "
+            "wiu_pyro.nn.BayesianNetwork(net)."
+        )
 
 
 def refuse_svi(guide: AutoGuide) -> None:
