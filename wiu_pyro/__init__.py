@@ -28,6 +28,7 @@ NAMES = {
     "Fit": "infer",
     "compare": "diagnostics",
     "concat": "export",
+    "export_posterior": "export",
     "fit": "infer",
     "load": "export",
     "save": "export",

@@ -19,6 +19,7 @@ from wiu_pyro.cli.tables import print_json, print_table
 from wiu_pyro.diagnostics.seeds import num_seeds
 from wiu_pyro.errors import DataError, SchemaError, near_matches
 from wiu_pyro.export.container import build
+from wiu_pyro.export.stores import is_zarr
 from wiu_pyro.report import Posterior, write_report
 from wiu_pyro.report.columns import SHORT_COLUMNS, layer_rows
 from wiu_pyro.report.figures import figure_of
@@ -37,18 +38,19 @@ __all__ = [
     "show_summary",
 ]
 
-
+ENDINGS = (".nc", ".zarr")
 COMPARED_SHORT = ("conditional_contraction", "marginal_contraction", "kl_per_weight")
 COMPARED = (*COMPARED_SHORT, "conditional_sd_to_prior", "marginal_sd_to_prior", "kl")
 PICTURES = (".png", ".svg", ".pdf")
 
 
-def read_posterior(path: Path) -> Posterior:
-    """Return one saved posterior under the name it was fitted by.
+def read_posterior(path: Path, *, lazy: bool = False) -> Posterior:
+    """Return one saved posterior under the name it was fitted by; `lazy` leaves its arrays on the disk, unchecked.
 
     Parameters
     ----------
     path : Path
+    lazy : bool
 
     Returns
     -------
@@ -59,13 +61,13 @@ def read_posterior(path: Path) -> Posterior:
     SchemaError
         If the file is missing, truncated or not a posterior.
     """
-    from wiu_pyro.export.files import load
+    from wiu_pyro.export.files import load_tree
 
-    if path.is_dir():
-        inside = sorted(path.glob("posteriors/*.nc")) or sorted(path.glob("*.nc"))
+    if path.is_dir() and not is_zarr(path):
+        inside = [file for folder in ("posteriors/*", "*") for file in sorted(path.glob(folder)) if file.suffix in ENDINGS]
         found = f"It holds: {', '.join(map(str, inside))}." if inside else "It holds no posterior."
         raise SchemaError(f"A posterior file (.nc) is needed, but {path} is a folder. {found}")
-    idata = load(path)
+    idata = load_tree(path, lazy=lazy)
     return Posterior.read(str(schema.attrs(idata).get("approximation") or path.stem), idata)
 
 
@@ -100,7 +102,7 @@ def read_posteriors(folder: RunFolder) -> tuple[list[Posterior], dict[str, str]]
 
 def show_summary(path: Path, *, group: str | None, every: bool, as_json: bool) -> None:
     """Print the layer table of one posterior, or ArviZ's summary of one group."""
-    posterior = read_posterior(path)
+    posterior = read_posterior(path, lazy=True)
     if group is not None:
         _show_group(posterior, group, as_json=as_json)
     elif as_json:
@@ -132,11 +134,10 @@ def _show_group(posterior: Posterior, group: str, *, as_json: bool) -> None:
         hint = f"Did you mean '{layer}'? " if layer in known else near_matches(group, known)
         raise SchemaError(f"A group with draws is needed, but this file has no '{group}'. {hint}")
     networks, title = num_seeds(posterior.idata), f"{posterior.name} · {group}"
-    idata = posterior.idata
+    data = schema.dataset(posterior.idata, group)
     if networks > 1 and group != "posterior":  # weights of two networks do not correspond
-        first = schema.dataset(idata, group).isel(chain=[0])
-        idata, title = build({group: first}), f"{title} · the first of {networks} networks"
-    table = az.summary(idata, group=group, kind="stats")
+        data, title = data.isel(chain=[0]), f"{title} · the first of {networks} networks"
+    table = az.summary(build({group: data}), group=group, kind="stats")
     rows = [{"weight": str(name)} | row for name, row in zip(table.index, table.to_dict("records"), strict=True)]
     if as_json:
         print_json({"posterior": posterior.name, "group": group, "weights": rows})
@@ -174,7 +175,7 @@ def show_comparison(paths: Sequence[Path], *, every: bool, as_json: bool) -> Non
         raise DataError(
             f"Two or more posteriors are needed to compare, got {len(files)}. Name more files, or the folder of a run."
         )
-    named = _distinct([read_posterior(file) for file in files], files)
+    named = _distinct([read_posterior(file, lazy=True) for file in files], files)
     result = diagnostics.compare({name: posterior.idata for name, posterior in named.items()})
     layers = [row for metric in COMPARED for row in _by_layer(result, metric, every=every)]
     predictions = [{"posterior": name} | _scalars(result.sel(posterior=name)) for name in named]
@@ -191,7 +192,7 @@ def show_comparison(paths: Sequence[Path], *, every: bool, as_json: bool) -> Non
 
 def _posterior_files(path: Path) -> list[Path]:
     """Return the file itself, or those of the run in a folder, in the order they were fitted."""
-    if not path.is_dir():
+    if not path.is_dir() or is_zarr(path):
         return [path]
     folder = RunFolder(path)
     return [folder.posterior(name) for name in folder.read_record().get("posteriors", {})]

@@ -8,14 +8,14 @@ from wiu_pyro.export.chains import concat
 from wiu_pyro.export.files import load, save
 
 if TYPE_CHECKING:
-    from wiu_pyro.export.convert import ExportConfig, to_inference_data
+    from wiu_pyro.export.convert import ExportConfig, export_posterior, to_inference_data
 
-__all__ = ["ExportConfig", "concat", "load", "save", "to_inference_data"]
+__all__ = ["ExportConfig", "concat", "export_posterior", "load", "save", "to_inference_data"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first used: saved files are read without it."""
-    if name in ("ExportConfig", "to_inference_data"):
+    if name in ("ExportConfig", "export_posterior", "to_inference_data"):
         from wiu_pyro.export import convert
 
         return getattr(convert, name)

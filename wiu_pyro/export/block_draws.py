@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from wiu_pyro.export.layout import Parameter
+from wiu_pyro.export.scratch import release
 from wiu_pyro.guides import AutoBlockNormal, AutoMeanField
 from wiu_pyro.guides.blocks import Block
 from wiu_pyro.guides.start import is_real
@@ -208,29 +209,24 @@ class _Work:
     def of(
         cls, block: Block, guide: GuideBlocks, structure: ModelStructure, parameters: Mapping[str, Parameter]
     ) -> _Work:
-        index, low = block.index, int(block.index.min())
-        inverse = index.new_full((int(index.max()) - low + 1,), -1)
-        inverse[index - low] = torch.arange(len(index), device=index.device)
+        index, inside = block.index, _Inside(block.index)
         prior_loc, prior_scale = (guide.loc.new_ones(len(index)) for _ in range(2))
         layers: dict[str, list[torch.Tensor]] = {}
         entries, targets, held = [], [], 0
         for site, parameter in parameters.items():
             place = guide.places[site]
-            if place.stop <= low or place.start >= low + len(inverse):
+            own, flat = inside.find(torch.arange(place.start, place.stop, device=index.device))
+            if not len(own):
                 continue
-            own, flat = _within(inverse, torch.arange(place.start, place.stop, device=index.device) - low)
             fn = base_distribution(structure.priors[site])
             prior_loc[own] = fn.loc.to(prior_loc).expand(parameter.shape).reshape(-1)[flat]
             prior_scale[own] = fn.scale.to(prior_scale).expand(parameter.shape).reshape(-1)[flat]
             layers.setdefault(parameter.layer, []).append(own)
-            if parameter.subset is None:
-                positions, columns = own, flat
-            else:
-                asked = torch.as_tensor(parameter.subset, device=index.device) + place.start - low
-                positions, columns = _within(inverse, asked)
-            entries.append(positions)
-            targets.append((site, slice(held, held + len(positions)), columns.cpu().numpy()))
-            held += len(positions)
+            if parameter.subset is not None:
+                own, flat = inside.find(torch.as_tensor(parameter.subset, device=index.device) + place.start)
+            entries.append(own)
+            targets.append((site, slice(held, held + len(own)), flat.cpu().numpy()))
+            held += len(own)
         picked = torch.cat(entries)
         draws = whitened_draws(block.precision, prior_scale, picked)
         alone = len(layers) == 1
@@ -251,11 +247,23 @@ class _Work:
                 rows[:] = values[:, place]
             else:
                 rows[:, columns] = values[:, place]
+            release(kept[site])
 
 
-def _within(inverse: torch.Tensor, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the positions in the block of places of the flat vector, and which of the places are in it."""
-    inside = (flat >= 0) & (flat < len(inverse))
-    found = inverse[flat.clamp(0, len(inverse) - 1)]
-    which = (inside & (found >= 0)).nonzero()[:, 0]
-    return found[which], which
+class _Inside:
+    """Finds places of the flat vector in a block, whose variables stand at `index` of it."""
+
+    def __init__(self, index: torch.Tensor) -> None:
+        self.low = int(index.min())
+        self.position = index.new_full((int(index.max()) - self.low + 1,), -1)
+        self.position[index - self.low] = torch.arange(len(index), device=index.device)
+
+    def find(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the positions in the block of those places that are in it, and which these are."""
+        relative = places - self.low
+        if not len(relative) or relative[0] >= len(self.position) or relative[-1] < 0:  # places ascend
+            return relative[:0], relative[:0]
+        which = ((relative >= 0) & (relative < len(self.position))).nonzero()[:, 0]
+        found = self.position[relative[which]]
+        held = found >= 0
+        return found[held], which[held]

@@ -1,31 +1,34 @@
-"""`to_inference_data`: any posterior over the weights of a network as one ArviZ InferenceData."""
+"""`to_inference_data` and `export_posterior`: any posterior over the weights of a network, in memory or on the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 import xarray as xr
 
 from wiu_pyro.errors import GuideError, near_matches
-from wiu_pyro.export import layer_groups, predictions
-from wiu_pyro.export.attributes import posterior_attrs, structure_name
+from wiu_pyro.export import predictions
 from wiu_pyro.export.container import build
-from wiu_pyro.export.draws import ChainDraws, SiteMoments, collect, estimate_moments, prior_moments
-from wiu_pyro.export.ensemble import joined_groups, mixture_groups, without_posterior
-from wiu_pyro.export.layout import Parameter, layer_parameters
+from wiu_pyro.export.draws import SiteMoments
+from wiu_pyro.export.ensemble import all_points, joined_groups, mixture_groups, with_unknown_sds, without_posterior
+from wiu_pyro.export.files import storable
 from wiu_pyro.export.sources import Source, read_source
-from wiu_pyro.export.spectra import with_spectra
+from wiu_pyro.export.stores import read_groups, writing
 from wiu_pyro.export.training import training_group
+from wiu_pyro.export.weight_groups import WeightGroups
 from wiu_pyro.infer import Fit
 from wiu_pyro.infer.checks import check_new_data
 from wiu_pyro.infer.link import LINKS
-from wiu_pyro.schema import layer_group, moments_group, validate
+from wiu_pyro.schema import dataset, groups, validate
 
-__all__ = ["ExportConfig", "to_inference_data"]
+__all__ = ["ExportConfig", "export_posterior", "to_inference_data"]
 
 PREDICTIVES = ("auto", "linearised", "sampled", "both")
 SPLITS = ("test", "train")
@@ -136,21 +139,98 @@ def to_inference_data(fit: Any, data: Any = None, *, num_samples: int = 200, see
         return _ensemble(fit, data, config, num_samples=num_samples, seed=seed)
     look = data if config.train_data is None else config.train_data
     source = read_source(fit, model=config.model, data=look, num_samples=num_samples, seed=seed)
-    moments = _moments(source)
-    groups = _weight_groups(source, moments, config)
+    return _validated(dict(_groups(source, fit, data, config)))
+
+
+def export_posterior(
+    fit: Any, path: str | os.PathLike[str], data: Any = None, *, num_samples: int = 200, seed: int = 0, **options: Any
+) -> Path:
+    """Write a posterior to disk, layer by layer: what `save` writes of `to_inference_data`, in less memory.
+
+    Memory holds the posterior's moments, the groups of one layer, and draws of one block or of one network; draws that
+    are kept lie on the disk where they would take more than 256 MB, as all draws of all weights do
+    (``max_weights_per_layer=None``).
+
+    Parameters
+    ----------
+    fit : Fit, AutoGuide, MCMC or SampledPosterior
+        As `to_inference_data` takes it. The members of an ensemble are held in memory.
+    path : path-like
+        The file, for example ``"kfac.nc"``; one that ends in ``.zarr`` becomes a zarr folder. What is there is
+        replaced once all is written.
+    data : DataLoader, Dataset, or tuple of tensors (inputs, labels), optional
+        Data to predict; none are predicted without it.
+    num_samples, seed : int
+        Number of draws, and their seed.
+    **options
+        The fields of `ExportConfig`.
+
+    Returns
+    -------
+    Path
+        What was written.
+
+    Raises
+    ------
+    GuideError, DataError, ModelError, PriorError
+        As `to_inference_data`.
+    OutputError
+        If the folder is missing or cannot be written to, the disk is full, or zarr is asked for and not installed.
+
+    See Also
+    --------
+    load : Read it again; ``lazy=True`` leaves it on the disk.
+
+    Examples
+    --------
+    ``wiu.export_posterior(fit, "vgg.zarr", num_samples=200)``
+    """
+    config, target = _config(options), Path(path)
+    with writing(target, check=_check_written) as store:
+        if isinstance(fit, Fit) and fit.members:
+            idata = _ensemble(fit, data, config, num_samples=num_samples, seed=seed)
+            found: Iterable[tuple[str, xr.Dataset]] = ((name, dataset(idata, name)) for name in groups(idata))
+        else:
+            look = data if config.train_data is None else config.train_data
+            source = read_source(fit, model=config.model, data=look, num_samples=num_samples, seed=seed)
+            found = _groups(source, fit, data, config, scratch=target.parent)
+        for name, content in found:
+            if len(content.variables):
+                store.write(name, storable(content))
+    return target
+
+
+def _check_written(path: Path) -> None:
+    validate(build(read_groups(path, lazy=True)))
+
+
+def _groups(
+    source: Source, fit: Any, data: Any, config: ExportConfig, *, scratch: Path | None = None
+) -> Iterator[tuple[str, xr.Dataset]]:
+    """Yield the groups of a file, those of the layers one after the other."""
+    weights = WeightGroups.of(
+        source,
+        labels={name: getattr(config, name) for name in ("model_name", "data_name", "input_scaling")},
+        max_weights=config.max_weights_per_layer,
+        subset_seed=config.subset_seed,
+        scratch=scratch,
+    )
+    head = weights.head()
     if isinstance(fit, Fit) and len(fit.losses):
-        groups["training"] = _training(source, fit)
+        head["training"] = _training(source, fit)
     if data is not None:
-        centres = _centres(source, moments, groups["posterior"])
+        centres = _centres(source, weights.moments, head["posterior"])
         observed = predictions.observations(data)
         check_new_data(source.model, source.structure, centres[0], parts=observed.parts)
-        groups |= _data_groups(source, observed, centres, config=config)
-        groups["sample_stats"] = predictions.with_log_joint(source.structure.num_data, groups)
-    return _built(groups)
+        head |= _data_groups(source, observed, centres, config=config)
+        head["sample_stats"] = predictions.with_log_joint(source.structure.num_data, head)
+    points = all_points(head["layers"])
+    for name, content in chain(head.items(), weights.by_layer()):
+        yield name, with_unknown_sds(name, content) if points else content
 
 
-def _built(groups: dict[str, xr.Dataset]) -> Any:
-    idata = build(without_posterior(groups))
+def _validated(groups: dict[str, xr.Dataset]) -> Any:
+    idata = build(groups)
     validate(idata)
     return idata
 
@@ -165,7 +245,7 @@ def _ensemble(fit: Fit, data: Any, config: ExportConfig, *, num_samples: int, se
         groups |= predictions.observed_groups(observed, config)
         groups |= mixture_groups(fit, observed, config, num_samples=num_samples, seed=seed)
         groups["sample_stats"] = predictions.with_log_joint(fit.structure.num_data, groups)
-    return _built(groups)
+    return _validated(without_posterior(groups))
 
 
 def _config(options: dict[str, Any]) -> ExportConfig:
@@ -174,73 +254,6 @@ def _config(options: dict[str, Any]) -> ExportConfig:
         if name not in known:
             raise GuideError(f"to_inference_data has no option '{name}'. {near_matches(name, known)}")
     return ExportConfig(**options)
-
-
-def _weight_groups(
-    source: Source, moments: list[dict[str, SiteMoments]], config: ExportConfig
-) -> dict[str, xr.Dataset]:
-    layers = [
-        layer_parameters(layer, max_weights=config.max_weights_per_layer, subset_seed=config.subset_seed)
-        for layer in source.structure.layers
-    ]
-    priors = prior_moments(source.structure)
-    chains = [
-        collect(chain, layers, structure=source.structure, moments=own, priors=priors, num_draws=source.num_draws)
-        for chain, own in zip(source.chains, moments, strict=True)
-    ]
-    attrs = posterior_attrs(
-        source,
-        labels={name: getattr(config, name) for name in ("model_name", "data_name", "input_scaling")},
-    )
-    groups = {
-        "posterior": layer_groups.posterior_group(source, chains).assign_attrs(attrs),
-        "sample_stats": layer_groups.sample_stats_group(source, chains),
-        "layers": layer_groups.layers_group(
-            source, chains, structure=structure_name(source), curvature=attrs["curvature"]
-        ),
-    }
-    exact = source.chains[0].closed is not None
-    return groups | with_spectra(_groups_by_layer(layers, chains, moments, priors=priors, exact=exact), source.chains)
-
-
-def _moments(source: Source) -> list[dict[str, SiteMoments]]:
-    """Return the posterior's moments by site, for each chain: exact, or in a first pass over the draws."""
-    sites = list(source.structure.parameter_sites)
-    found = []
-    for chain in source.chains:
-        if chain.closed is None:
-            estimated = estimate_moments(chain.draws(), sites)
-            known = chain.conditional or {}
-            found.append({site: replace(part, sd_conditional=known.get(site)) for site, part in estimated.items()})
-            continue
-        closed, conditional = chain.closed, chain.closed.sd_conditional or {}
-        found.append({site: SiteMoments(closed.mean[site], closed.sd[site], conditional.get(site)) for site in sites})
-    return found
-
-
-def _groups_by_layer(
-    layers: list[list[Parameter]],
-    chains: list[ChainDraws],
-    moments: list[dict[str, SiteMoments]],
-    *,
-    priors: dict[str, SiteMoments],
-    exact: bool,
-) -> dict[str, xr.Dataset]:
-    groups = {}
-    sites = [[parameter.site for parameter in parameters] for parameters in layers]
-    factorised = all(
-        layer_groups.is_factorised(chain, own)
-        for chain in moments
-        for own in sites
-        if layer_groups.is_uncertain(chain, own)
-    )
-    for parameters in layers:
-        name = parameters[0].layer
-        groups[layer_group(name)] = layer_groups.draws_group(parameters, chains)
-        groups[moments_group(name)] = layer_groups.moments_group_of(
-            parameters, moments, priors, exact=exact, factorised=factorised
-        )
-    return groups
 
 
 def _training(source: Source, fit: Fit) -> xr.Dataset:
@@ -257,8 +270,8 @@ def _centres(
 ) -> list[dict[str, torch.Tensor]]:
     """Return the mean of each chain as values of all sites, in the model's own dtype."""
     found = []
-    for number, chain in enumerate(moments):
-        centre = {site: part.mean.to(source.structure.priors[site].mean.dtype) for site, part in chain.items()}
+    for number, own in enumerate(moments):
+        centre = {site: part.mean.to(source.structure.priors[site].mean.dtype) for site, part in own.items()}
         for site in source.structure.other_sites:
             value = float(posterior[site].isel(chain=number).mean())
             centre[site] = torch.tensor(value, device=next(iter(centre.values())).device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from wiu_pyro.errors import GuideError
 from wiu_pyro.export.block_draws import take_blocks
 from wiu_pyro.export.densities import log_prior
 from wiu_pyro.export.layout import Parameter
+from wiu_pyro.export.scratch import room_for
 from wiu_pyro.export.sources import Chain
 from wiu_pyro.linalg import row_norms
 from wiu_pyro.nn import ModelStructure
@@ -121,6 +123,7 @@ def collect(
     moments: Mapping[str, SiteMoments],
     priors: Mapping[str, SiteMoments],
     num_draws: int,
+    scratch: Path | None = None,
 ) -> ChainDraws:
     """Go once over the draws of one network and keep what the file holds of them.
 
@@ -133,6 +136,8 @@ def collect(
     moments, priors : mapping of site to SiteMoments
         Posterior and prior, for the deviation of a draw from its mean relative to the prior's sd.
     num_draws : int
+    scratch : Path, optional
+        A folder for kept draws that would take much memory.
 
     Returns
     -------
@@ -140,7 +145,7 @@ def collect(
     """
     parameters = [parameter for layer in layers for parameter in layer]
     result = ChainDraws(
-        kept={p.site: np.empty((num_draws, *p.draw_shape), np.float32) for p in parameters},
+        kept=room_for({p.site: (num_draws, *p.draw_shape) for p in parameters}, scratch),
         scalars={site: np.empty(num_draws, np.float32) for site in structure.other_sites},
         deviation_rms=np.empty((num_draws, len(layers)), np.float32),
         log_prior=np.empty(num_draws),

@@ -19,7 +19,7 @@ from wiu_pyro.infer import Fit, predict
 from wiu_pyro.infer.ensemble import STRIDE
 from wiu_pyro.schema import dataset, groups
 
-__all__ = ["joined_groups", "mixture_groups", "without_posterior"]
+__all__ = ["all_points", "joined_groups", "mixture_groups", "with_unknown_sds", "without_posterior"]
 
 NO_POSTERIOR = "every weight stands at a point estimate, of which no uncertainty is known"
 
@@ -84,15 +84,24 @@ def without_posterior(found: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     -------
     dict of str to Dataset
     """
-    if not (found["layers"]["structure"].values == "point").all():
+    if not all_points(found["layers"]):
         return dict(found)
-    out = dict(found)
-    for name, data in found.items():
-        if name.startswith("moments_"):
-            sds = [key for key in data.data_vars if str(key).endswith(("sd", "sd_conditional")) and "prior_" not in key]
-            out[name] = data.assign({key: _unknown(data[key]) for key in sds})
-    out["posterior"] = found["posterior"].assign(deviation_rms=_unknown(found["posterior"]["deviation_rms"]))
-    return out
+    return {name: with_unknown_sds(name, data) for name, data in found.items()}
+
+
+def all_points(layers: xr.Dataset) -> bool:
+    """Return whether no layer of group `layers` has a posterior."""
+    return bool((layers["structure"].values == "point").all())
+
+
+def with_unknown_sds(name: str, data: xr.Dataset) -> xr.Dataset:
+    """Return a group of a file in which no weight has a posterior, with NaN, and the reason, for every sd."""
+    if name == "posterior":
+        return data.assign(deviation_rms=_unknown(data["deviation_rms"]))
+    if not name.startswith("moments_"):
+        return data
+    sds = [key for key in data.data_vars if str(key).endswith(("sd", "sd_conditional")) and "prior_" not in key]
+    return data.assign({key: _unknown(data[key]) for key in sds})
 
 
 def _unknown(values: xr.DataArray) -> xr.DataArray:

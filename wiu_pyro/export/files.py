@@ -15,7 +15,7 @@ from wiu_pyro.export.container import build
 from wiu_pyro.export.stores import read_groups, refuse_full_disk, writing
 from wiu_pyro.schema import dataset, groups, validate
 
-__all__ = ["load", "plain_attrs", "save", "storable"]
+__all__ = ["load", "load_tree", "plain_attrs", "save", "storable"]
 
 # netCDF gives back a list of one entry as the entry alone; these stay lists whatever their length.
 LIST_ATTRS = ("class_names", "seeds", "shape")
@@ -82,10 +82,41 @@ def load(path: str | os.PathLike[str], *, lazy: bool = False) -> Any:
         If there is nothing, it is truncated, of another kind, not of wiu_pyro, or a zarr folder and zarr is not
         installed.
     """
-    content = {name: storable(data) for name, data in read_groups(Path(path), lazy=lazy).items()}
-    idata = build(content)
+    content = _read(Path(path), lazy=lazy)
+    return _checked(build(content), path, values=not lazy)
+
+
+def load_tree(path: str | os.PathLike[str], *, lazy: bool = False) -> xr.DataTree:
+    """Read a posterior that `save` wrote into xarray's own container, on both ArviZ lines, without importing ArviZ.
+
+    Parameters
+    ----------
+    path : path-like
+    lazy : bool
+        As in `load`.
+
+    Returns
+    -------
+    DataTree
+        Everything in `wiu_pyro.diagnostics` and `wiu_pyro.plots` takes it.
+
+    Raises
+    ------
+    SchemaError
+        As `load`.
+    """
+    content = _read(Path(path), lazy=lazy)
+    tree = xr.DataTree(children={name: xr.DataTree(data) for name, data in content.items()})
+    return _checked(tree, path, values=not lazy)
+
+
+def _read(path: Path, *, lazy: bool) -> dict[str, xr.Dataset]:
+    return {name: storable(data) for name, data in read_groups(path, lazy=lazy).items()}
+
+
+def _checked(idata: Any, path: str | os.PathLike[str], *, values: bool) -> Any:
     try:
-        validate(idata, values=not lazy)
+        validate(idata, values=values)
     except SchemaError as error:
         raise SchemaError(f"'{path}' does not hold a posterior of wiu_pyro: {error}") from error
     return idata

@@ -8,8 +8,9 @@ import re
 import shutil
 from pathlib import Path
 
-__all__ = ["move_into_place", "remove", "remove_leftovers"]
+__all__ = ["ASIDE", "move_into_place", "remove", "remove_leftovers"]
 
+ASIDE = ".tmp"  # how the name of what is being written ends
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 

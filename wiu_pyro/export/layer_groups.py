@@ -39,7 +39,8 @@ def draws_group(parameters: list[Parameter], chains: list[ChainDraws]) -> xr.Dat
     """Return group `layer_<name>`: the kept draws of each parameter, (chain, draw, ...), float32."""
     variables, coords = {}, {}
     for parameter in parameters:
-        values = np.stack([chain.kept[parameter.site] for chain in chains])
+        kept = [chain.kept[parameter.site] for chain in chains]
+        values = kept[0][None] if len(kept) == 1 else np.stack(kept)
         attrs = {}
         if parameter.subset is not None:
             attrs["shape"] = list(parameter.shape)
@@ -89,7 +90,8 @@ def _array(value: torch.Tensor) -> np.ndarray:
 
 
 def _stack(values: list[torch.Tensor]) -> np.ndarray:
-    return np.stack([_array(value) for value in values])
+    arrays = [_array(value) for value in values]
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
 
 
 def _prior(value: torch.Tensor, parameter: Parameter) -> tuple[tuple[str, ...], np.ndarray]:

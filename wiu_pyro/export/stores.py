@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +23,8 @@ from xarray.backends import H5NetCDFStore
 from xarray.backends.common import ArrayWriter
 
 from wiu_pyro.errors import OutputError, SchemaError, WiuError
-from wiu_pyro.export.in_place import move_into_place, remove, remove_leftovers
+from wiu_pyro.export.in_place import ASIDE, move_into_place, remove, remove_leftovers
+from wiu_pyro.export.netcdf_reader import read_netcdf
 
 __all__ = ["ZARR", "Store", "is_zarr", "read_groups", "writing"]
 
@@ -110,13 +111,15 @@ def _zarr(purpose: str, error: type[WiuError]) -> ModuleType:
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[Store]:
+def writing(target: Path, *, check: Callable[[Path], None] | None = None) -> Iterator[Store]:
     """Give a store to write groups to, and move it to `target` once all are written.
 
     Parameters
     ----------
     target : Path
         Ends in ``.zarr`` for a zarr folder; anything else is a netCDF file. Its folder must exist.
+    check : callable, optional
+        Looks at what was written before it is moved into place, and raises where it is not right.
 
     Yields
     ------
@@ -130,13 +133,15 @@ def writing(target: Path) -> Iterator[Store]:
     """
     _check_target(target)
     remove_leftovers(target)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    aside = target.with_name(f".{target.name}.{os.getpid()}{ASIDE}")
     store: Store | None = None
     try:
         store = _Zarr(aside) if is_zarr(target) else _NetCDF(aside)
         yield _Guarded(store, target)
         store.close()
         store = None
+        if check is not None:
+            check(aside)
         move_into_place(aside, target)
     except OSError as error:
         raise OutputError(
@@ -212,7 +217,7 @@ def read_groups(source: Path, *, lazy: bool) -> dict[str, xr.Dataset]:
     SchemaError
         If there is nothing, or it cannot be read.
     """
-    folder = source.is_dir() and is_zarr(source)
+    folder = source.is_dir() and (is_zarr(source) or source.suffix == ASIDE)
     if not source.is_file() and not folder:
         kind = "is a folder" if source.is_dir() else "is not there"
         raise SchemaError(
@@ -220,12 +225,10 @@ def read_groups(source: Path, *, lazy: bool) -> dict[str, xr.Dataset]:
             "one with wiu_pyro.save."
         )
     try:
-        found = _read_zarr(source) if folder else _read_netcdf(source)
+        found = _read_zarr(source) if folder else read_netcdf(source)
         if lazy:
             return found
         content = {name: data.load() for name, data in found.items()}
-        for data in found.values():
-            data.close()
     except UNREADABLE as error:
         size = "" if folder else f" ({source.stat().st_size:,} bytes)"
         raise SchemaError(
@@ -235,17 +238,8 @@ def read_groups(source: Path, *, lazy: bool) -> dict[str, xr.Dataset]:
     return content
 
 
-def _read_netcdf(source: Path) -> dict[str, xr.Dataset]:
-    file = h5netcdf.File(source, "r")
-    try:
-        return {
-            name: xr.open_dataset(H5NetCDFStore(file, group=name, mode="r"), cache=False) for name in list(file.groups)
-        }
-    except UNREADABLE:
-        file.close()
-        raise
-
-
 def _read_zarr(source: Path) -> dict[str, xr.Dataset]:
-    names = [name for name, _ in _zarr(f"to read '{source.name}'", SchemaError).open_group(source, mode="r").groups()]
-    return {name: xr.open_dataset(source, engine="zarr", group=name, chunks=None, cache=False) for name in names}
+    _zarr(f"to read '{source.name}'", SchemaError)
+    at_once = (source / ".zmetadata").is_file()  # the names of all arrays in one file
+    found = xr.open_groups(source, engine="zarr", chunks=None, cache=False, consolidated=at_once)
+    return {path.strip("/"): data for path, data in found.items() if path != "/"}

@@ -118,7 +118,8 @@ def _moments(gaussian: Gaussian, structure: ModelStructure) -> ClosedForm:
     kl, errors = {}, {}
     for layer in structure.layers:
         block = blocks.get(layer.name)
-        kl[layer.name], error = (math.nan, 0.0) if block is None else _layer_kl(gaussian, layer, structure, block)
+        found = (math.nan, 0.0) if block is None else _layer_kl(gaussian, layer, structure, block, variance=variance)
+        kl[layer.name], error = found
         if error:
             errors[layer.name] = error
     return ClosedForm(
@@ -184,7 +185,9 @@ def _marginal(gaussian: Gaussian, block: Block, index: torch.Tensor) -> Precisio
     return block.precision.marginal(position[index])
 
 
-def _layer_kl(gaussian: Gaussian, layer: Layer, structure: ModelStructure, block: Block) -> tuple[float, float]:
+def _layer_kl(
+    gaussian: Gaussian, layer: Layer, structure: ModelStructure, block: Block, *, variance: torch.Tensor
+) -> tuple[float, float]:
     """Return KL of a layer's marginal from its prior and its standard error, 0 where in closed form."""
     if set(layer.sites.values()) & set(structure.dependent_priors):
         return math.nan, 0.0
@@ -197,7 +200,9 @@ def _layer_kl(gaussian: Gaussian, layer: Layer, structure: ModelStructure, block
     if prior is not None:
         loc, scale = prior
         delta = gaussian.loc[index] - loc
-        kl = kl_from_diagonal_normal(precision, delta, prior_precision=scale.double() ** -2)
+        kl = kl_from_diagonal_normal(
+            precision, delta, prior_precision=scale.double() ** -2, variance=variance[index]
+        )
         return kl.item(), 0.0
     draws = _layer_draws(gaussian, index, precision)
     flat = torch.zeros(KL_DRAWS, len(gaussian.loc), dtype=gaussian.loc.dtype, device=gaussian.loc.device)

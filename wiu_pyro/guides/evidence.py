@@ -83,7 +83,9 @@ class Evidence:
         precision = prior.scale[block.index].double() ** -2
         squares = precision * (self.posterior.loc[block.index] - prior.loc[block.index]).double().square()
         starts = torch.tensor([place.start for _, place, _ in self.posterior.sites()], device=block.index.device)
-        numbers, owner = torch.unique(torch.bucketize(block.index, starts, right=True) - 1, return_inverse=True)
+        number = torch.bucketize(block.index, starts, right=True) - 1
+        numbers = torch.bincount(number, minlength=len(starts)).nonzero()[:, 0]
+        owner = torch.searchsorted(numbers, number)
         names = [name for name, *_ in self.posterior.sites()]
         zeros = torch.zeros(len(numbers), dtype=torch.float64, device=block.index.device)
         return _Term(

@@ -156,7 +156,7 @@ class Precision(ABC):
 
 
 def kl_from_diagonal_normal(
-    precision: Precision, delta: torch.Tensor, *, prior_precision: torch.Tensor
+    precision: Precision, delta: torch.Tensor, *, prior_precision: torch.Tensor, variance: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Return KL(N(m, Λ⁻¹) ‖ N(m₀, diag(1/q))) in nats, in closed form.
 
@@ -168,6 +168,8 @@ def kl_from_diagonal_normal(
         m − m₀.
     prior_precision : Tensor, shape (numel,)
         q, strictly positive.
+    variance : Tensor, shape (numel,), optional
+        Of the precision, where it is known already.
 
     Returns
     -------
@@ -175,7 +177,7 @@ def kl_from_diagonal_normal(
         Float64 scalar, ≥ 0: ½ [Σ qᵢ (Λ⁻¹)ᵢᵢ + Σ qᵢ (m − m₀)ᵢ² − numel + log det Λ − Σ log qᵢ].
     """
     q = prior_precision.double()
-    spread = (q * precision.variance().double()).sum()
+    spread = (q * (precision.variance() if variance is None else variance).double()).sum()
     shift = (q * delta.double().square()).sum()
     return 0.5 * (spread + shift - precision.numel + precision.log_det() - q.log().sum())
 

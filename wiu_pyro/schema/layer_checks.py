@@ -10,6 +10,7 @@ from wiu_pyro.schema.names import LAYER_PREFIX, MOMENTS_PREFIX, moment_parameter
 
 __all__ = ["check_draws", "check_moments"]
 
+MOST_BYTES = 256_000_000  # looked through at once
 EXPORT_AGAIN = "Export the posterior again with wiu_pyro.to_inference_data."
 
 
@@ -120,12 +121,11 @@ def _check_dtype(group: str, array: xr.DataArray) -> None:
 
 
 def _check_numbers(group: str, array: xr.DataArray, *, positive: bool, not_negative: bool) -> None:
-    found = array.values
-    if not_negative and "reason" in array.attrs and np.isnan(found).all():
+    if not_negative and "reason" in array.attrs and np.isnan(array.values).all():
         return  # no weight of the file has a posterior: the attribute says so
-    lowest, highest = (float(found.min()), float(found.max())) if found.size else (1.0, 1.0)
-    if not (np.isfinite(lowest) and np.isfinite(highest)):  # NaN is the least and the largest of all
-        count = int((~np.isfinite(found)).sum())
+    lowest, highest = _extremes(array)
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        count = int((~np.isfinite(array.values)).sum())
         raise SchemaError(
             f"'{array.name}' of group '{group}' must be finite, but {count} of {array.size} values are not. "
             "Look for a diverged fit (loss, learning rate) and fit again."
@@ -135,6 +135,22 @@ def _check_numbers(group: str, array: xr.DataArray, *, positive: bool, not_negat
             f"'{array.name}' of group '{group}' is a standard deviation and must be "
             f"{'above' if positive else 'at least'} 0, but the smallest is {lowest:g}. {EXPORT_AGAIN}"
         )
+
+
+def _extremes(array: xr.DataArray) -> tuple[float, float]:
+    """Return the least and the largest value, NaN where one is NaN; a large array is read in parts."""
+    if not array.size:
+        return 1.0, 1.0
+    dim = max(array.dims, key=lambda name: array.sizes[name], default=None)
+    step = array.size if dim is None else max(1, array.sizes[dim] * MOST_BYTES // array.nbytes)
+    if dim is None or step >= array.sizes[dim]:
+        found = array.values
+        return float(found.min()), float(found.max())
+    ends = []
+    for first in range(0, array.sizes[dim], step):
+        part = array.isel({dim: slice(first, first + step)}).values
+        ends.append((part.min(), part.max()))
+    return float(np.min(ends)), float(np.max(ends))
 
 
 def _check_integer_index(group: str, data: xr.Dataset, dim: str) -> None:
