@@ -33,9 +33,11 @@ def test_scripts_of_one_name_in_two_folders_have_two_run_folders():
 
 def test_file_gives_the_grid_and_options_go_before_it(tmp_path):
     file = tmp_path / "grid.toml"
-    file.write_text('models = ["digits_mlp"]\nseeds = [0, 3]\nguides = ["laplace-kfac"]\nepochs = 7\n')
+    file.write_text('models = ["digits_mlp"]\nseeds = [0, 3]\nguides = ["laplace-kfac"]\nepochs = 7\nreport = false\n')
     found = read_config(file, OUT, {"seeds": "1", "guides": None})
     assert (found.seeds, found.guides, found.common.epochs) == ((1,), ("laplace-kfac",), 7)
+    assert not found.common.report
+    assert read_config(file, OUT, {"report": True}).common.report
 
 
 @pytest.mark.parametrize(

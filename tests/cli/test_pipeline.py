@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.report.pictures import unpictured
 from wiu_pyro import schema
 from wiu_pyro.cli import main
 from wiu_pyro.cli.plan import prepare
@@ -27,7 +28,8 @@ def build(num_classes, in_channels, image_size):
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(in_channels * height * width, {outputs}))
     return wiu.nn.BayesianNetwork(net)
 """
-OPTIONS = ["--epochs", "2", "--num-samples", "10"]
+SHORT = ["--epochs", "2", "--num-samples", "10"]
+OPTIONS = [*SHORT, "--no-report"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def script(tmp_path_factory):
 def finished(script, tmp_path_factory):
     """A run of two posteriors; tests that change it work on the same folder in the order they stand."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    code = main(["run", str(script), "--out", str(folder), "--guides", "mean-field,laplace-kfac", *OPTIONS])
+    code = main(["run", str(script), "--out", str(folder), "--guides", "mean-field,laplace-kfac", *SHORT])
     assert code == 0
     return folder
 
@@ -133,12 +135,37 @@ def test_resume_adds_a_posterior_and_leaves_the_others_as_they_are(finished, scr
     assert record_of(finished)["settings"]["guides"] == ["mean-field", "laplace-kfac", "laplace-diag"]
 
 
+def test_page_that_was_not_asked_for_is_not_written_and_one_without_the_new_posterior_does_not_stay(
+    script, tmp_path, monkeypatch, capsys
+):
+    from wiu_pyro.cli import pipeline
+
+    folder, written = tmp_path / "run", []
+    monkeypatch.setattr(pipeline, "write_report", lambda path, *_, **__: written.append(path))
+    asked = ["run", str(script), "--out", str(folder), *SHORT, "--guides"]
+    assert main([*asked, "laplace-diag", "--no-report"]) == 0
+    assert not (folder / "report.html").exists()
+    assert f"Write it with: wiu report {folder}" in capsys.readouterr().err
+    hashed = record_of(folder)["settings_hash"]
+    assert main([*asked, "laplace-diag", "--resume"]) == 0  # nothing to fit: the page alone
+    assert written == [folder]
+    assert record_of(folder)["settings_hash"] == hashed
+    (folder / "report.html").write_text("page of laplace-diag")
+    assert main([*asked, "laplace-diag", "--resume", "--no-report"]) == 0
+    assert (folder / "report.html").exists()
+    assert main([*asked, "laplace-diag,laplace-kfac", "--resume", "--no-report"]) == 0
+    assert not (folder / "report.html").exists()
+    assert record_of(folder)["command"].endswith("--no-report")
+    assert written == [folder]
+
+
 def test_resume_with_other_settings_is_refused(finished, script, capsys):
     assert main(["run", str(script), "--out", str(finished), "--resume", *OPTIONS, "--seed", "4"]) == 2
     assert "--seed was 0, now 4" in capsys.readouterr().err
 
 
-def test_the_report_can_be_written_again_and_leaves_out_a_broken_file(finished, capsys):
+def test_the_report_can_be_written_again_and_leaves_out_a_broken_file(finished, capsys, monkeypatch):
+    unpictured(monkeypatch)
     broken = finished / "posteriors" / "laplace-diag.nc"
     whole = broken.read_bytes()
     broken.write_bytes(whole[:3000])
@@ -249,11 +276,12 @@ def test_the_same_seed_gives_the_same_network(script, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:The posterior's prior is the model's with:UserWarning")
-def test_tuned_prior_is_in_the_file_and_on_the_page(script, tmp_path):
+def test_tuned_prior_is_in_the_file_and_on_the_page(script, tmp_path, monkeypatch):
+    unpictured(monkeypatch)
     folder = tmp_path / "tuned"
     tuning = ["--tune-prior", "marginal-likelihood", "--tune-per", "site"]
     guides = ["--guides", "laplace-kfac,laplace-diag,mean-field"]
-    assert main(["run", str(script), "--out", str(folder), *guides, *tuning, *OPTIONS]) == 0
+    assert main(["run", str(script), "--out", str(folder), *guides, *tuning, *SHORT]) == 0
     for name in ("laplace-kfac", "laplace-diag"):
         idata = load(folder / "posteriors" / f"{name}.nc")
         attrs = schema.attrs(idata)

@@ -3,6 +3,7 @@
 import pytest
 import xarray as xr
 
+from tests.report.pictures import unpictured
 from wiu_pyro.cli import main
 from wiu_pyro.cli.settings import RunSettings
 from wiu_pyro.interventions import CRITERIA
@@ -14,7 +15,9 @@ OPTIONS = ["--epochs", "2", "--num-samples", "10", "--guides", "laplace-kfac"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "pruned"
-    assert main(["run", "--out", str(folder), "--prune", *OPTIONS]) == 0
+    with pytest.MonkeyPatch.context() as patched:
+        unpictured(patched)
+        assert main(["run", "--out", str(folder), "--prune", *OPTIONS]) == 0
     return folder
 
 
@@ -24,7 +27,8 @@ def test_run_writes_a_table_by_every_criterion_and_shows_it_on_the_page(folder):
     assert "How many weights can go?" in (folder / "report.html").read_text()
 
 
-def test_page_without_pruning_has_no_such_section_and_a_new_run_takes_the_table_away(folder, capsys):
+def test_page_without_pruning_has_no_such_section_and_a_new_run_takes_the_table_away(folder, capsys, monkeypatch):
+    unpictured(monkeypatch)
     assert main(["run", "--out", str(folder), "--overwrite", *OPTIONS]) == 0
     assert not (folder / "interventions" / "pruning" / "laplace-kfac.nc").exists()
     assert "How many weights can go?" not in (folder / "report.html").read_text()

@@ -58,6 +58,11 @@ def test_command_gives_only_what_differs_from_the_defaults():
     ]
 
 
+def test_command_asks_for_no_page_and_says_nothing_of_the_page_it_has_by_default():
+    assert RunSettings(report=False).command() == "wiu run digits_mlp --no-report"
+    assert "report" not in RunSettings().command()
+
+
 def test_equal_settings_have_equal_hashes_whatever_their_order():
     assert settings_hash({"a": 1, "b": 2}) == settings_hash({"b": 2, "a": 1})
     assert settings_hash({"a": 1}) != settings_hash({"a": 2})

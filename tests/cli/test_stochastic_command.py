@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import xarray as xr
 
+from tests.report.pictures import unpictured
 from wiu_pyro.cli import main
 from wiu_pyro.report.folder import STOCHASTIC_LAYERS, RunFolder
 
@@ -29,12 +30,13 @@ FEW = ["--num-samples", "4", "--effect-draws", "2"]
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     (folder / "tiny.py").write_text(SCRIPT)
-    options = ["--epochs", "2", "--num-samples", "4", "--guides", "mean-field,laplace-kfac"]
+    options = ["--epochs", "2", "--num-samples", "4", "--guides", "mean-field,laplace-kfac", "--no-report"]
     assert main(["run", str(folder / "tiny.py"), "--out", str(folder / "run"), *options]) == 0
     return folder / "run"
 
 
-def test_tables_lie_in_the_folder_and_the_page_shows_them(finished, capsys):
+def test_tables_lie_in_the_folder_and_the_page_shows_them(finished, capsys, monkeypatch):
+    unpictured(monkeypatch)
     assert main(["stochastic-layers", str(finished), "--ood", "digits", *FEW]) == 0
     out = capsys.readouterr().out
     assert "laplace-kfac: With the last layer '3' alone uncertain" in out
@@ -52,9 +54,13 @@ def test_tables_lie_in_the_folder_and_the_page_shows_them(finished, capsys):
     assert "Which layers the variance comes from" in page
 
 
-def test_one_posterior_can_be_taken_without_refits(finished, capsys):
-    assert main(["stochastic-layers", str(finished), "--guides", "mean-field", "--no-refit", *FEW]) == 0
-    out = capsys.readouterr().out
+def test_one_posterior_can_be_taken_without_refits_and_without_the_page(finished, capsys):
+    (finished / "report.html").write_text("as it was")
+    options = ["--guides", "mean-field", "--no-refit", "--no-report"]
+    assert main(["stochastic-layers", str(finished), *options, *FEW]) == 0
+    out, err = capsys.readouterr()
+    assert (finished / "report.html").read_text() == "as it was"
+    assert f"Write it with: wiu report {finished}" in err
     assert "laplace-kfac: With" not in out
     assert "refitted" not in out.lower()
 

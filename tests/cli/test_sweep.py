@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from wiu_pyro.cli.settings import RunSettings
 from wiu_pyro.cli.sweep import Workers, is_complete, run_sweep
 from wiu_pyro.cli.sweep_table import sweep_rows
 from wiu_pyro.errors import DataError, DeviceError, FitError, OutputError
-from wiu_pyro.export.files import save
+from wiu_pyro.export import files, save
 
 SCRIPT = """
 import torch
@@ -43,13 +44,18 @@ def script(tmp_path):
 
 @pytest.fixture(scope="module")
 def posterior(tmp_path_factory):
-    return save(synthetic().idata, tmp_path_factory.mktemp("file") / "posterior.nc")
+    path = save(synthetic().idata, tmp_path_factory.mktemp("file") / "posterior.nc")
+    return path, files.load(path)
 
 
 @pytest.fixture
 def fitted(monkeypatch, posterior):
-    """Stand in for the fitting: a run leaves its folder as `wiu run` would; returns the runs that were made."""
-    made = []
+    """Stand in for the fitting: a run leaves its folder as `wiu run` would; returns the runs that were made.
+
+    The file of its posteriors is the same everywhere, and read once.
+    """
+    (written, held), made, load = posterior, [], files.load
+    monkeypatch.setattr(files, "load", lambda path: held if path.is_file() else load(path))
 
     def leave(settings):
         made.append(settings.out.name)
@@ -60,7 +66,7 @@ def fitted(monkeypatch, posterior):
         sweep._script_sha256.cache_clear()
         (settings.out / "posteriors").mkdir(parents=True, exist_ok=True)
         for guide in settings.guides:
-            shutil.copy(posterior, settings.out / "posteriors" / f"{guide}.nc")
+            shutil.copy(written, settings.out / "posteriors" / f"{guide}.nc")
         record = {
             "settings": vars(settings) | {"out": str(settings.out), "data_root": None, "guides": list(settings.guides)},
             "finished": True,
@@ -70,7 +76,8 @@ def fitted(monkeypatch, posterior):
             "posteriors": {guide: {"fit_seconds": 1.5} for guide in settings.guides},
         }
         (settings.out / "run.json").write_text(json.dumps(record))
-        (settings.out / "report.html").write_text("page")
+        if settings.report:
+            (settings.out / "report.html").write_text("page")
         print("said by the run")
 
     monkeypatch.setattr(pipeline, "run_pipeline", leave)
@@ -111,7 +118,19 @@ def test_run_is_complete_only_with_all_that_is_asked_for(change, tmp_path, scrip
         (settings.out / "run.json").write_text("{")
     else:
         (settings.out / "report.html").unlink()
+        assert is_complete(replace(settings, report=False))
     assert not is_complete(settings)
+
+
+@pytest.mark.parametrize("report", [True, False])
+def test_runs_with_a_page_and_without_are_the_same_but_for_the_page(report, tmp_path, script, fitted):
+    first, then = (grid(tmp_path, script, seeds=(0,), common=RunSettings(report=one)) for one in (report, not report))
+    run_sweep(first, Workers())
+    (settings,) = first.runs().values()
+    assert (settings.out / "report.html").is_file() == report
+    run_sweep(then, Workers())
+    assert (settings.out / "report.html").is_file()
+    assert len(fitted) == (1 if report else 2)  # gone on with for its page alone
 
 
 def test_table_has_a_row_for_each_posterior_with_its_figures_by_layer(tmp_path, script, fitted):
