@@ -176,7 +176,7 @@ def _scaled(name: str, prior: Any, factor: float) -> Normal:
         raise PriorError(
             f"Rescaling needs one prior for all weights of a site, but that of '{name}' differs. Use Normal."
         )
-    return Normal(scale.item() * factor, loc.item() * factor)
+    return Normal(scale.item() * factor, loc=loc.item() * factor)
 
 
 def _as_parameter(net: nn.Module, name: str) -> None:
