@@ -24,6 +24,7 @@ from wiu_pyro.nn.scripts import load_model_script
 from wiu_pyro.report.answers import ALL, answer_tables, read_answers, write_answer, write_record
 from wiu_pyro.report.findings import findings_rst
 from wiu_pyro.report.folder import RunFolder, written_aside
+from wiu_pyro.report.where import where_rst
 
 __all__ = ["ENSEMBLE", "Seeds", "groups_of_seeds", "write_answers", "write_findings"]
 
@@ -93,9 +94,10 @@ def groups_of_seeds(folder: Path) -> list[Seeds]:
         else:
             left.setdefault(match[1], []).append(path.parent.name)
     if not found:
-        raise DataError(
-            f"A sweep with complete runs is needed, but {folder} has none. Go on with: wiu sweep --out {folder}."
-        )
+        todo = f"Go on with: wiu sweep --out {folder}."
+        if (folder / "run.json").is_file():
+            todo = f"It is a single run: look at {folder}/report.html, or make many: wiu sweep --out sweeps/NAME."
+        raise DataError(f"A sweep with complete runs is needed, but {folder} has none. {todo}")
     groups = []
     for name, runs in found.items():
         _, folders, records = zip(*sorted(runs, key=lambda one: one[0]), strict=True)
@@ -217,7 +219,9 @@ def _ensemble(seeds: Seeds, data_root: Path | None) -> Any:
 
 
 def write_findings(out: Path) -> list[Path]:
-    """Write what all tables of a folder say, for the documentation: ``findings.rst``, and shorter ``brief.rst``.
+    """Write what all tables of a folder say, for the documentation.
+
+    That is ``findings.rst``, the shorter ``brief.rst``, and ``where.rst``, the most uncertain layer alone.
 
     Parameters
     ----------
@@ -227,9 +231,13 @@ def write_findings(out: Path) -> list[Path]:
     -------
     list of Path
     """
-    answers, paths = read_answers(out), []
-    for name, brief in {"findings.rst": False, "brief.rst": True}.items():
+    answers = read_answers(out)
+    texts = {
+        "findings.rst": findings_rst(answers),
+        "brief.rst": findings_rst(answers, brief=True),
+        "where.rst": where_rst(answers),
+    }
+    for name, text in texts.items():
         with written_aside(out / name) as aside:
-            aside.write_text(findings_rst(answers, brief=brief), encoding="utf-8")
-        paths.append(out / name)
-    return paths
+            aside.write_text(text, encoding="utf-8")
+    return [out / name for name in texts]

@@ -10,6 +10,7 @@ from wiu_pyro.report.findings import Finding, findings, findings_rst
 from wiu_pyro.report.folder import RunFolder
 from wiu_pyro.report.page import render, write_report
 from wiu_pyro.report.posterior import Posterior
+from wiu_pyro.report.where import where_rst
 
 __all__ = [
     "Answer",
@@ -22,5 +23,6 @@ __all__ = [
     "findings_rst",
     "read_answers",
     "render",
+    "where_rst",
     "write_report",
 ]

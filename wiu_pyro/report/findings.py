@@ -150,14 +150,14 @@ def findings_rst(answers: Answers, *, brief: bool = False, pages: str = "/tutori
     """
     called = {name: str(answers.record(name).get("about") or name).rstrip(".") for name in answers.networks}
     lines = [
-        line for name in answers.networks for line in (f"- *{_escaped(called[name])}*: {_settled(answers, name)}", "")
+        line for name in answers.networks for line in (f"- *{escaped(called[name])}*: {_settled(answers, name)}", "")
     ]
     for key, question in QUESTIONS.items():
         lines += [f"**{question}** :doc:`The answer with figures <{pages}/{key}>`", ""]
         for network in answers.networks:
             own = findings(answers, key, network, brief=brief)
-            lines += [f"*{_escaped(called[network].split(':')[0])}*", ""] if own else []
-            lines += [line for one in own for line in (f"- {_names(one.posteriors)}: {_escaped(one.text)}", "")]
+            lines += [f"*{escaped(called[network].split(':')[0])}*", ""] if own else []
+            lines += [line for one in own for line in (f"- {_names(one.posteriors)}: {escaped(one.text)}", "")]
     return "\n".join(lines)
 
 
@@ -166,13 +166,13 @@ def _settled(answers: Answers, network: str) -> str:
     record = answers.record(network)
     counts = {name: sum(one["converged"] is True for one in found) for name, found in record["posteriors"].items()}
     said = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return f"{len(record['seeds'])} seeds, of which the loss had settled in so many: {said}." if counts else ""
+    return f"{len(record['seeds'])} seeds; the number of them in which the loss had settled: {said}." if counts else ""
 
 
 def _names(posteriors: Sequence[str]) -> str:
     return ", ".join(posteriors)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return running text with nothing that reStructuredText would read as markup."""
     return "".join(f"\\{letter}" if letter in "\\*`|_" else letter for letter in text)
