@@ -87,16 +87,19 @@ def _memory(kind: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def export(name: str, path: Path, *, width: int = 64, num_draws: int = NUM_DRAWS) -> dict[str, float]:
-    """Fit, export and save one posterior; return what the export took."""
+def export(name: str, paths: list[Path], *, width: int = 64, num_draws: int = NUM_DRAWS) -> dict[str, dict[str, float]]:
+    """Fit one posterior and write it to each path; return what each took."""
     import wiu_pyro as wiu
 
     start = time.perf_counter()
     fit = posterior(name, width=width)
     making = time.perf_counter() - start
-    with measured() as found:
-        wiu.export_posterior(fit, path, num_samples=num_draws)
-    return found | {"making": making, "bytes": _size(path)}
+    found = {}
+    for path in paths:
+        with measured() as took:
+            wiu.export_posterior(fit, path, num_samples=num_draws)
+        found[path.suffix] = took | {"making": making, "bytes": _size(path)}
+    return found
 
 
 def _size(path: Path) -> int:
@@ -155,19 +158,20 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         for name in asked.only:
-            for ending in asked.endings:
-                _print(name, Path(folder) / f"{name}{ending}", width=asked.width, num_draws=asked.draws)
+            paths = [Path(folder) / f"{name}{ending}" for ending in asked.endings]
+            took = in_own_process("export", name, str(asked.width), str(asked.draws), *map(str, paths))
+            for path in paths:
+                _print(name, path, took[path.suffix], num_draws=asked.draws)
 
 
-def _step(what: str, path: str, *rest: str) -> dict[str, Any]:
+def _step(what: str, *rest: str) -> dict[str, Any]:
     if what == "export":
-        name, width, num_draws = rest
-        return export(name, Path(path), width=int(width), num_draws=int(num_draws))
-    return diagnostics(Path(path), ALL if what == "diagnostics" else list(rest))
+        name, width, num_draws, *paths = rest
+        return export(name, [Path(path) for path in paths], width=int(width), num_draws=int(num_draws))
+    return diagnostics(Path(rest[0]), ALL)
 
 
-def _print(name: str, path: Path, *, width: int, num_draws: int) -> None:
-    took = in_own_process("export", str(path), name, str(width), str(num_draws))
+def _print(name: str, path: Path, took: dict[str, float], *, num_draws: int) -> None:
     shown = summary(path)
     found = in_own_process("diagnostics", str(path))
     print(f"\n{name}, {path.suffix}: {num_draws} draws, {took['bytes'] / 1e6:.0f} MB, made in {took['making']:.0f} s")
@@ -187,7 +191,8 @@ def _print_row(what: str, seconds: float, beyond: float | None, *, size: float |
     reached = all(most is None or value is None or value <= most for value, most in zip(values, BARS[what]))
     memory = "" if beyond is None else f"{beyond / 1e6:19,.0f} MB"
     bars = [f"{BARS[what][0]} s", *(f"{most / 1e6:,.0f} MB" for most in BARS[what][1:] if most is not None)]
-    print(f"  {what:<22} {seconds:8.1f} {memory:>22}   at most {', '.join(bars)}: {'reached' if reached else 'NOT reached'}")
+    verdict = "reached" if reached else "NOT reached"
+    print(f"  {what:<22} {seconds:8.1f} {memory:>22}   at most {', '.join(bars)}: {verdict}")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from scipy import stats
 
 from tests.synthetic import synthetic
 from wiu_pyro.cli import main
-from wiu_pyro.export.files import save
+from wiu_pyro.export.files import load, save
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,47 @@ def test_summary_of_a_group_has_a_row_per_weight(files, capsys):
     code, out, _ = run_wiu(capsys, "summary", files[0], "--group", "layer_out", "--json")
     assert code == 0
     assert len(json.loads(out)["weights"]) == 10 * 12 + 10
+
+
+def test_moments_of_a_layer_are_shown_in_closed_form(files, capsys):
+    code, out, _ = run_wiu(capsys, "summary", files[0], "--group", "moments_out", "--json")
+    assert code == 0
+    rows = {row["weight"]: row for row in json.loads(out)["weights"]}
+    assert len(rows) == 10 * 12 + 10
+    data = load(files[0])["moments_out"]
+    mean, sd = float(data["mean"][0, 3, 2]), float(data["sd"][0, 3, 2])
+    low, high = stats.norm(mean, sd).interval(0.94)
+    expected = {"mean": mean, "sd": sd, "low_3%": low, "high_97%": high}
+    assert {name: rows["weight[3, 2]"][name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert rows["bias[9]"]["mean"] == pytest.approx(float(data["bias_mean"][0, 9]))
+
+
+def test_a_layer_too_large_for_arviz_is_shown_by_its_moments_and_cut_short(files, capsys, monkeypatch):
+    monkeypatch.setattr("wiu_pyro.cli.group_table.MOST_BY_DRAWS", 100)
+    monkeypatch.setattr("wiu_pyro.cli.group_table.MOST_SHOWN", 5)
+    code, out, _ = run_wiu(capsys, "summary", files[0], "--group", "layer_out")
+    assert code == 0
+    assert out.splitlines()[0] == "mean-field · moments_out"
+    assert [line.split()[0] for line in out.splitlines()[-6:-1]] == ["weight[0,"] * 5
+    assert out.splitlines()[-1] == "... and 125 more: --json prints all."
+
+
+def test_a_zarr_folder_is_read_like_a_file(files, capsys, tmp_path):
+    pytest.importorskip("zarr", reason="an extra: wiu_pyro[zarr]")
+    folder = save(load(files[0]), tmp_path / "mean-field.zarr")
+    assert run_wiu(capsys, "summary", folder) == run_wiu(capsys, "summary", files[0])
+    assert run_wiu(capsys, "compare", folder, files[1])[0] == 0
+    code, _, err = run_wiu(capsys, "summary", tmp_path)
+    assert code == 2
+    assert str(folder) in err
+
+
+def test_a_summary_needs_no_arviz(files):
+    code = f"""
+import sys; from wiu_pyro.cli import main; main(['summary', {str(files[0])!r}])
+assert 'arviz' not in sys.modules
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

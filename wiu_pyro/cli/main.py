@@ -199,7 +199,11 @@ def run(
 def summary(
     file: File,
     group: Annotated[
-        str | None, typer.Option(help="Look inside one layer, for example layer_fc1.", show_default="all layers")
+        str | None,
+        typer.Option(
+            help="Look inside one layer, for example layer_fc1, or at its exact moments: moments_fc1.",
+            show_default="all layers",
+        ),
     ] = None,
     every: AllColumns = False,
     as_json: AsJson = False,

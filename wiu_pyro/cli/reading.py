@@ -14,11 +14,10 @@ import xarray as xr
 
 from wiu_pyro import diagnostics, schema
 from wiu_pyro.cli.console import warn
+from wiu_pyro.cli.group_table import show_group
 from wiu_pyro.cli.sweep_table import is_sweep, show_sweep
 from wiu_pyro.cli.tables import print_json, print_table
-from wiu_pyro.diagnostics.seeds import num_seeds
 from wiu_pyro.errors import DataError, SchemaError, near_matches
-from wiu_pyro.export.container import build
 from wiu_pyro.export.stores import is_zarr
 from wiu_pyro.report import Posterior, write_report
 from wiu_pyro.report.columns import SHORT_COLUMNS, layer_rows
@@ -64,7 +63,9 @@ def read_posterior(path: Path, *, lazy: bool = False) -> Posterior:
     from wiu_pyro.export.files import load_tree
 
     if path.is_dir() and not is_zarr(path):
-        inside = [file for folder in ("posteriors/*", "*") for file in sorted(path.glob(folder)) if file.suffix in ENDINGS]
+        inside = [
+            file for folder in ("posteriors/*", "*") for file in sorted(path.glob(folder)) if file.suffix in ENDINGS
+        ]
         found = f"It holds: {', '.join(map(str, inside))}." if inside else "It holds no posterior."
         raise SchemaError(f"A posterior file (.nc) is needed, but {path} is a folder. {found}")
     idata = load_tree(path, lazy=lazy)
@@ -101,10 +102,10 @@ def read_posteriors(folder: RunFolder) -> tuple[list[Posterior], dict[str, str]]
 
 
 def show_summary(path: Path, *, group: str | None, every: bool, as_json: bool) -> None:
-    """Print the layer table of one posterior, or ArviZ's summary of one group."""
+    """Print the layer table of one posterior, or one of its groups weight by weight."""
     posterior = read_posterior(path, lazy=True)
     if group is not None:
-        _show_group(posterior, group, as_json=as_json)
+        show_group(posterior, group, as_json=as_json)
     elif as_json:
         print_json({"posterior": posterior.name, "attrs": posterior.attrs, "layers": layer_rows(posterior)})
     else:
@@ -122,27 +123,6 @@ def show_layers(posterior: Posterior, *, every: bool = False, in_words: bool = F
         print_wrapped(diagnostics.layer_statement(posterior.table))
     elif posterior.converged != "yes":
         print_wrapped(convergence_sentence(attrs))
-
-
-def _show_group(posterior: Posterior, group: str, *, as_json: bool) -> None:
-    import arviz as az
-
-    known = [name for name in schema.groups(posterior.idata) if name.startswith(schema.LAYER_PREFIX)]
-    known.append("posterior")
-    if group not in known:
-        layer = schema.layer_group(group)
-        hint = f"Did you mean '{layer}'? " if layer in known else near_matches(group, known)
-        raise SchemaError(f"A group with draws is needed, but this file has no '{group}'. {hint}")
-    networks, title = num_seeds(posterior.idata), f"{posterior.name} · {group}"
-    data = schema.dataset(posterior.idata, group)
-    if networks > 1 and group != "posterior":  # weights of two networks do not correspond
-        data, title = data.isel(chain=[0]), f"{title} · the first of {networks} networks"
-    table = az.summary(build({group: data}), group=group, kind="stats")
-    rows = [{"weight": str(name)} | row for name, row in zip(table.index, table.to_dict("records"), strict=True)]
-    if as_json:
-        print_json({"posterior": posterior.name, "group": group, "weights": rows})
-    else:
-        print_table(rows, title=title)
 
 
 def print_wrapped(text: str) -> None:

@@ -54,7 +54,9 @@ class GuideBlocks:
 
     def centre(self) -> dict[str, torch.Tensor]:
         """Return the mean of the draws, by site."""
-        return {site: self.loc[place].view(self.shapes[site]) for site, place in self.places.items()} | self.point_values
+        return {
+            site: self.loc[place].view(self.shapes[site]) for site, place in self.places.items()
+        } | self.point_values
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def take_blocks(
     num_draws: int,
     seed: int,
 ) -> BlockSums:
-    """Go through all draws of each block in turn, and fill in what is kept of them.
+    r"""Go through all draws of each block in turn, and fill in what is kept of them.
 
     Parameters
     ----------
@@ -136,7 +138,7 @@ def take_blocks(
     layers : list of list of Parameter
         The parameters of each layer.
     structure : ModelStructure
-    kept : mapping of site to ndarray, shape (draw, \\*draw_shape)
+    kept : mapping of site to ndarray, shape (draw, \*draw_shape)
         Filled in for the sites of the guide.
     num_draws, seed : int
 
@@ -169,9 +171,7 @@ def take_blocks(
     return BlockSums(squares, log_prior, log_q)
 
 
-def _noise(
-    numel: int, generators: list[torch.Generator], *, like: torch.Tensor
-) -> Iterator[tuple[int, torch.Tensor]]:
+def _noise(numel: int, generators: list[torch.Generator], *, like: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield the noise of some draws at a time, (draws, numel), beside the number of the first; in one buffer."""
     step = min(len(generators), max(1, BATCH_ELEMENTS // numel))
     buffer = like.new_empty(step, numel)

@@ -1,4 +1,4 @@
-"""Log densities of a draw in nats: log q of a guide, on the scale on which the model samples each site, and log prior."""
+"""Log densities of a draw, in nats: the prior's, and log q of a guide on the scale on which the model samples."""
 
 from __future__ import annotations
 

@@ -177,7 +177,8 @@ def _by_block(
         chain.blocks, layers, structure, kept=result.kept, num_draws=len(result.log_q), seed=chain.draw_seed
     )
     result.deviation_rms[:] = np.stack([sums.squares[layer[0].layer] for layer in layers], axis=1)
-    result.log_prior[:] = sums.log_prior + log_prior(structure)(chain.blocks.centre())
+    with np.errstate(invalid="ignore"):  # of a fit that diverged
+        result.log_prior[:] = sums.log_prior + log_prior(structure)(chain.blocks.centre())
     result.log_q[:] = sums.log_q
 
 

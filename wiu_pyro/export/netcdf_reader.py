@@ -1,8 +1,8 @@
 """Read the groups of a netCDF file: their arrays from h5py, five times as fast as over the general readers.
 
-A posterior of many layers holds hundreds of small variables, and summing up a file of hundreds of megabytes took longer
-for their names than for their values. A group with anything beyond plain numbers and texts (packed values, times, filled
-gaps) is read by xarray.
+A posterior of many layers holds hundreds of small variables: of a file of hundreds of megabytes their names took longer
+to read than their values. A group with anything beyond plain numbers and texts (packed values, times, filled gaps) is
+read by xarray.
 """
 
 from __future__ import annotations

@@ -75,9 +75,8 @@ class _Zarr(Store):
 
     @override
     def write(self, name: str, data: xr.Dataset) -> None:
-        compressor = "compressors" if int(self.zarr.__version__.split(".")[0]) > 2 else "compressor"
         encoding = {
-            str(key): {"chunks": _chunks(array), compressor: None}
+            str(key): {"chunks": _chunks(array), "compressors": None}
             for key, array in data.variables.items()
             if array.dtype.kind not in "OSU"
         }

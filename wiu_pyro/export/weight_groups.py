@@ -76,8 +76,7 @@ class WeightGroups:
         moments, priors = _moments(source), prior_moments(source.structure)
         options = {"structure": source.structure, "priors": priors, "num_draws": source.num_draws, "scratch": scratch}
         chains = [
-            collect(chain, layers, moments=own, **options)
-            for chain, own in zip(source.chains, moments, strict=True)
+            collect(chain, layers, moments=own, **options) for chain, own in zip(source.chains, moments, strict=True)
         ]
         return cls(source, labels, layers, moments, priors, chains)
 
