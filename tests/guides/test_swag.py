@@ -77,6 +77,16 @@ def test_marginal_moments_and_density_are_those_of_the_dense_gaussian():
     assert set(closed.layer_structure.values()) == {"low-rank"}
 
 
+def test_median_and_quantiles_are_those_of_the_marginal_gaussians():
+    fit, guide, _ = trained(rank=5)
+    closed = closed_form(guide, fit.structure)
+    lower, upper = ({name: value[i] for name, value in guide.quantiles([0.1, 0.9]).items()} for i in range(2))
+    torch.testing.assert_close(guide.pack(guide.median()), guide.mean)
+    width = 2 * torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(0.9))
+    for name, sd in closed.sd.items():
+        torch.testing.assert_close(upper[name] - lower[name], width * sd.to(lower[name]), rtol=1e-4, atol=1e-6)
+
+
 def test_draws_have_the_covariance_half_diagonal_half_low_rank():
     _, guide, _ = trained(rank=4)
     factor, diagonal = (part.double() for part in guide.covariance_parts())

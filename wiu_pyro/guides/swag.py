@@ -173,6 +173,10 @@ class AutoSWAG(PointTrained):
         factor = self.deviations[:kept].mT / math.sqrt(2 * (kept - 1))
         return factor, self.squares / (2 * count)
 
+    def _loc_scale(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        factor, diagonal = self.covariance_parts()
+        return self.mean, (factor.square().sum(1) + diagonal).sqrt()
+
     @property
     def gaussian_mean(self) -> torch.Tensor:
         """The mean of the snapshots, shape (latent_dim,)."""
