@@ -421,6 +421,7 @@ def test_fit_says_in_a_line_what_it_is():
         f"<Fit of AutoMeanField over 0, 2: 2 epochs, seed 3, last loss {found.losses[-1]:.6g}"
     )
     assert found.convergence.detail in repr(found)
+    assert repr(fit(AutoKFACLaplace)).startswith("<Fit of AutoKFACLaplace over 0, 2: ")
 
 
 @pytest.mark.parametrize("guide_class", [AutoMeanField, AutoKFACLaplace, autoguide.AutoNormal])

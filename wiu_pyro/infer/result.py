@@ -66,8 +66,9 @@ class Fit:
         """Say which posterior it is, how it was trained, and whether it converged."""
         loss = f", last loss {self.losses[-1]:.6g}" if len(self.losses) else ""
         layers = ", ".join(layer.name for layer in self.structure.layers)
+        guide = self.settings.get("guide", type(self.guide).__name__)  # of Laplace, the one that made the posterior
         return (
-            f"<Fit of {type(self.guide).__name__} over {layers}: {len(self.losses)} epochs, seed {self.seed}{loss}. "
+            f"<Fit of {guide} over {layers}: {len(self.losses)} epochs, seed {self.seed}{loss}. "
             f"{self.convergence.detail}>"
         )
 
