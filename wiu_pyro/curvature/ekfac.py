@@ -16,6 +16,7 @@ from typing_extensions import override
 from wiu_pyro.curvature.kronecker import KroneckerFactors
 from wiu_pyro.curvature.rules import LayerRule, MatrixRule
 from wiu_pyro.curvature.rules.base import MAX_ELEMENTS
+from wiu_pyro.curvature.rules.squares import summed_squares
 from wiu_pyro.errors import CurvatureError, PriorError
 from wiu_pyro.linalg import EigenbasisPrecision, factor_eigh, whitened
 
@@ -104,13 +105,14 @@ class EigenvalueCorrectedFactors(KroneckerFactors):
         out, in_ = self.rule.out_features, self.rule.in_features
         rotate_last = columns * out * in_ * (out + in_) < positions * (columns * out**2 + in_**2)
         if not rotate_last:
-            inputs, outputs = inputs @ in_basis, outputs @ out_basis
+            turned = outputs @ out_basis
+            self.squares = self.squares + summed_squares(lambda rows: inputs[rows] @ in_basis, in_, turned)
+            return
         step = max(1, MAX_ELEMENTS // (columns * max(self.rule.numel, positions * out * self.rule.groups)))
         for start in range(0, len(inputs), step):
             rows = slice(start, start + step)
             joint = outputs[:, rows].mT @ inputs[rows]  # (columns, batch, groups, out, in)
-            if rotate_last:
-                joint = out_basis.mT @ joint @ in_basis
+            joint = out_basis.mT @ joint @ in_basis
             self.squares = self.squares + joint.square().sum((0, 1))
 
     @override

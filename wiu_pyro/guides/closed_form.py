@@ -200,9 +200,7 @@ def _layer_kl(
     if prior is not None:
         loc, scale = prior
         delta = gaussian.loc[index] - loc
-        kl = kl_from_diagonal_normal(
-            precision, delta, prior_precision=scale.double() ** -2, variance=variance[index]
-        )
+        kl = kl_from_diagonal_normal(precision, delta, prior_precision=scale.double() ** -2, variance=variance[index])
         return kl.item(), 0.0
     draws = _layer_draws(gaussian, index, precision)
     flat = torch.zeros(KL_DRAWS, len(gaussian.loc), dtype=gaussian.loc.dtype, device=gaussian.loc.device)

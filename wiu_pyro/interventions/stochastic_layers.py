@@ -135,9 +135,7 @@ def _layers(fits: Sequence[Any]) -> tuple[str, ...]:
     found = []
     for one in fits:
         if not isinstance(one, Fit):
-            raise GuideError(
-                f"What wiu_pyro.fit returned is needed, but this is {a_name(one)}. Fit the guide with it."
-            )
+            raise GuideError(f"What wiu_pyro.fit returned is needed, but this is {a_name(one)}. Fit the guide with it.")
         gaussian = read_gaussian(one.guide, one.structure)
         every = tuple(layer.name for layer in one.structure.layers)
         found.append(every if gaussian is None else uncertain_layers(gaussian, one.structure))

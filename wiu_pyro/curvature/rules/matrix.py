@@ -14,10 +14,9 @@ from torch import nn
 from typing_extensions import override
 
 from wiu_pyro.curvature.rules.base import LayerRule
+from wiu_pyro.curvature.rules.squares import summed_squares
 
 __all__ = ["LinearRule", "MatrixRule"]
-
-CACHED_ELEMENTS = 2**19  # of per-sample gradients and what makes them: 2 MB in float32, the cache of a core
 
 
 class MatrixRule(LayerRule):
@@ -100,7 +99,8 @@ class MatrixRule(LayerRule):
     def squared_sum(self, layer_input: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
         squares = self.output_squares(grads)
         if squares is None:
-            return self._summed_squares(layer_input, self.output_grads(grads))
+            outputs = self.output_grads(grads)
+            return summed_squares(lambda rows: self.inputs(layer_input[rows]), self.in_features, outputs).flatten()
         return self.squared_products(layer_input, squares)
 
     def output_squares(self, grads: torch.Tensor) -> torch.Tensor | None:
@@ -142,41 +142,6 @@ class MatrixRule(LayerRule):
         patches = self.patches(layer_input)[:, :, 0].square().transpose(0, 1)  # (groups, batch, in)
         total = squares.mT @ patches
         return (torch.cat([total, squares.sum(1)[..., None]], -1) if "bias" in self.shapes else total).reshape(-1)
-
-    def _summed_squares(self, layer_input: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-        """Square and sum the gradients of a few data at a time: patches, products and squares stay in cache."""
-        columns, batch, groups, positions, out = outputs.shape
-        if positions * (positions + 1) // 2 <= columns * (positions + 1):  # as many products, or fewer
-            return self._paired_squares(layer_input, outputs)
-        each = groups * (positions * self.in_features + columns * out * (positions + self.in_features))
-        step = max(1, CACHED_ELEMENTS // each)
-        total = outputs.new_zeros(groups, out, self.in_features)
-        for start in range(0, batch, step):
-            rows = slice(start, start + step)
-            inputs = self.inputs(layer_input[rows])
-            lead = outputs[:, rows].permute(1, 2, 0, 4, 3).flatten(2, 3)  # (batch, groups, columns * out, positions)
-            joint = (lead @ inputs).unflatten(2, (columns, out))  # (batch, groups, columns, out, in)
-            total += joint.square_().sum((0, 2))
-        return total.flatten()
-
-    def _paired_squares(self, layer_input: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-        """Sum (Σ_t g_cto a_ti)² as Σ_ts (Σ_c g_cto g_cso) a_ti a_si: one matrix product over data and pairs t ≤ s."""
-        columns, batch, groups, positions, out = outputs.shape
-        first, second = torch.triu_indices(positions, positions, device=outputs.device)
-        twice = 2.0 - (first == second).to(outputs.dtype)  # the pair s, t as well
-        step = max(1, CACHED_ELEMENTS // (groups * len(first) * (self.in_features + 2 * out)))
-        total = outputs.new_zeros(groups, out, self.in_features)
-        for start in range(0, batch, step):
-            rows = slice(start, start + step)
-            own, inputs = outputs[:, rows].transpose(0, 2), self.inputs(layer_input[rows]).transpose(0, 1)
-            # (groups, batch, columns, positions, out), (groups, batch, positions, in)
-            products = own.new_zeros(groups, own.shape[1], len(first), out)
-            for column in own.unbind(2):
-                products.addcmul_(column[:, :, first], column[:, :, second])
-            products *= twice[:, None]
-            pairs = inputs[:, :, first] * inputs[:, :, second]
-            total += products.flatten(1, 2).mT @ pairs.flatten(1, 2)
-        return total.flatten()
 
 
 class LinearRule(MatrixRule):
