@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from wiu_pyro.curvature import CurvaturePass
 from wiu_pyro.errors import CostError, GuideError
 from wiu_pyro.guides import (
     AutoBlockDiagonalLaplace,
@@ -16,6 +17,7 @@ from wiu_pyro.guides import (
     AutoKFACLaplace,
     AutoLaplace,
     AutoSubnetworkLaplace,
+    cost_measured,
 )
 from wiu_pyro.nn import BayesianNetwork
 
@@ -59,6 +61,27 @@ def test_time_grows_with_the_data_and_with_the_passes():
     assert many.pass_seconds > 5 * once.pass_seconds
     assert once.decomposition_seconds > 0
     assert "timed on 32 data" in once.measured
+
+
+def test_time_of_many_classes_is_that_of_one_column_times_their_number(monkeypatch):
+    backwards = []
+    run = CurvaturePass.run
+
+    def counted(self, batches, columns, **options):
+        for shown in run(self, batches, columns, **options):
+            backwards.append(next(iter(shown.grads.values())).shape[:2])
+            yield shown
+
+    monkeypatch.setattr(CurvaturePass, "run", counted)
+    guide = AutoKFACLaplace(network())
+    assert "timed on 32 data" in guide.cost(*DATA).measured
+    assert {tuple(shape) for shape in backwards} == {(2, 32)}
+    backwards.clear()
+    monkeypatch.setattr(cost_measured, "MOST_SECONDS", 0.0)
+    long = guide.cost(*DATA)
+    assert "timed on one datum, times 2 columns" in long.measured
+    assert {tuple(shape) for shape in backwards} == {(1, 1)}
+    assert long.pass_seconds > 0
 
 
 def test_data_of_unknown_length_have_an_unknown_time():

@@ -91,6 +91,7 @@ def captured_batches(
     totals: Totals,
     portions: Portions | None = None,
     truncation: ColumnTruncation | None = None,
+    curvature: str | None = None,
 ) -> Iterator[CapturedBatch]:
     """Yield what each batch shows of the layers at a guide's point estimate.
 
@@ -108,6 +109,8 @@ def captured_batches(
         How much of a batch goes backwards at once; all of it when None.
     truncation : ColumnTruncation, optional
         Leaves out columns.
+    curvature : str, optional
+        Another kind of curvature than the guide's own.
 
     Yields
     ------
@@ -117,7 +120,7 @@ def captured_batches(
     wanted = {site for layer in guide.structure.layers if layer.name in rules for site in layer.sites.values()}
     point = guide.point_estimate().items()
     weights = {name: value.clone().requires_grad_(name in wanted) for name, value in point}
-    network = _PointNetwork(guide, weights, totals)
+    network = _PointNetwork(guide, weights, totals, curvature or guide.config.curvature)
     modules = {name: rule.module for name, rule in rules.items() if not isinstance(rule, DirectRule)}
     direct = direct_layers(guide.output_likelihood, weights, rules=rules, sites=guide.structure.layer_sites)
     again = partial(guide.output_likelihood, weights=weights)
@@ -133,6 +136,7 @@ class _PointNetwork:
     guide: LaplaceGuide
     weights: Mapping[str, torch.Tensor]
     totals: Totals
+    curvature: str
     number: int = 0  # of the batch under way
 
     def noted(self, numbers: Iterable[int]) -> Iterator[int]:
@@ -159,10 +163,10 @@ class _PointNetwork:
         guide = self.guide
         if guide.averaging is not None:
             return guide.averaging.columns(likelihood, batch)
-        if guide.config.curvature == "ggn":
+        if self.curvature == "ggn":
             return HessianColumns(likelihood)
         return likelihood.columns(
-            guide.config.curvature,
+            self.curvature,
             labels=batch[1] if len(batch) > 1 else None,
             num_samples=guide.config.num_fisher_samples,
             generator=self.totals.generator(self.number, likelihood.output.device),

@@ -1,13 +1,14 @@
 """The time a Laplace approximation takes, from a few data.
 
 Measured are forwards, backwards and the sums of small layers; the products of layers whose factors would already be
-large, and the decompositions, are taken from the machine's rate at small ones.
+large, and the decompositions, are taken from the machine's rate at small ones. Of many classes one column is timed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,7 @@ __all__ = ["measure_cost"]
 NUM_MEASURED = 32  # data of the timed batch
 SMALL_BYTES = 256 * 2**20  # layers up to here are timed with their sums
 SIDE_MEASURED = 384  # of the matrices whose product and decomposition are timed
+MOST_SECONDS = 20.0  # a batch whose columns would take longer is timed with one column of one datum
 
 
 def measure_cost(guide: LaplaceGuide, batches: Batches, layers: tuple[LayerCost, ...]) -> Cost:
@@ -48,18 +50,35 @@ def measure_cost(guide: LaplaceGuide, batches: Batches, layers: tuple[LayerCost,
     if guide.config.curvature == "hessian":
         return Cost(name, layers, 0, most, None, "not measured: a Hessian goes backwards once for each weight")
     product, decomposition = _rates(guide.loc.device)
-    seconds, held = _timed(guide, few, product, layers=layers)
+    columns = _columns_to_extrapolate(guide, few)
+    if columns:
+        few = tuple(part[:1] for part in few)
+    seconds, held = _timed(guide, few, product, layers=layers, curvature="fisher_mc" if columns else None)
+    seconds, held = seconds * max(columns, 1), held * max(columns, 1)
     scale = len(first[0]) / len(few[0])
     num = count_batches(batches)
     data = batches.num_data or (None if num is None else num * len(first[0]))
     rules = guide.layer_rules()
     timed = tuple(_with_seconds(layer, rules, decomposition) for layer in layers)
+    timed_on = f"one datum, times {columns:,} columns" if columns else f"{len(few[0])} data"
     measured = (
-        f"timed on {len(few[0])} data; large products and decompositions by arithmetic at {product / 1e9:.0f} and "
+        f"timed on {timed_on}; large products and decompositions by arithmetic at {product / 1e9:.0f} and "
         f"{decomposition / 1e9:.1f} GFLOP/s"
     )
     spent = None if data is None else seconds * data / len(few[0])
     return Cost(name, timed, round(held * scale), most, spent, measured)
+
+
+def _columns_to_extrapolate(guide: LaplaceGuide, few: tuple[torch.Tensor, ...]) -> int:
+    """Return the columns of the GGN where going backwards with all of them would take long; else 0."""
+    if guide.config.curvature != "ggn":
+        return 0
+    one = tuple(part[:1] for part in few)
+    began = time.perf_counter()
+    with torch.no_grad():
+        columns = guide.output_likelihood(one, guide.point_estimate()).num_columns
+    backwards = 2 * (time.perf_counter() - began) * columns * len(few[0])
+    return columns if backwards > MOST_SECONDS else 0
 
 
 def _with_seconds(layer: LayerCost, rules: dict[str, Any], rate: float) -> LayerCost:
@@ -95,9 +114,14 @@ def _seconds(work: Callable[[], Any], device: torch.device, *, times: int = 3) -
 
 
 def _timed(
-    guide: LaplaceGuide, few: tuple[torch.Tensor, ...], product: float, *, layers: tuple[LayerCost, ...]
+    guide: LaplaceGuide,
+    few: tuple[torch.Tensor, ...],
+    product: float,
+    *,
+    layers: tuple[LayerCost, ...],
+    curvature: str | None,
 ) -> tuple[float, int]:
-    """Return seconds of all passes over a few data, and bytes held by the batch."""
+    """Return seconds of all passes over a few data, and bytes held by the batch; of a kind of curvature, or its own."""
     joint = [layer for layer in layers if layer.structure == "full" and layer.name not in guide.new_parts()]
     held, extra = 0, 0.0
 
@@ -106,10 +130,11 @@ def _timed(
         parts = guide.new_parts()
         small = {name: one for name, one in parts.items() if _is_small(one)}
         extra, held = 0.0, 0
-        portions = Portions.fitting(guide.loc.device, alone=guide.config.curvature == "fisher_mc")
+        portions = Portions.fitting(guide.loc.device, alone=(curvature or guide.config.curvature) == "fisher_mc")
         # the parts' own rules: those of layers that are differentiated directly ask the pass under way
         rules = guide.layer_rules() | {name: one.rule for name, one in parts.items() if isinstance(one, LayerCurvature)}
-        for shown in captured_batches(guide, [few], [0], rules=rules, totals=Totals(), portions=portions):
+        show = partial(captured_batches, guide, rules=rules, totals=Totals(), portions=portions, curvature=curvature)
+        for shown in show([few], [0]):
             columns = len(next(iter(shown.grads.values())))
             extra += sum(_full_products(layer.num_weights, columns * len(few[0])) for layer in joint) / product
             held = max(held, sum(2 * one.nbytes for one in [*shown.inputs.values(), *shown.grads.values()]))
