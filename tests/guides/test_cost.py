@@ -74,7 +74,8 @@ def test_time_of_many_classes_is_that_of_one_column_times_their_number(monkeypat
 
     monkeypatch.setattr(CurvaturePass, "run", counted)
     guide = AutoKFACLaplace(network())
-    assert "timed on 32 data" in guide.cost(*DATA).measured
+    few = guide.cost(*DATA)
+    assert "timed on 32 data" in few.measured
     assert {tuple(shape) for shape in backwards} == {(2, 32)}
     backwards.clear()
     monkeypatch.setattr(cost_measured, "MOST_SECONDS", 0.0)
@@ -82,6 +83,7 @@ def test_time_of_many_classes_is_that_of_one_column_times_their_number(monkeypat
     assert "timed on one datum, times 2 columns" in long.measured
     assert {tuple(shape) for shape in backwards} == {(1, 1)}
     assert long.pass_seconds > 0
+    assert few.batch_bytes <= long.batch_bytes <= 2 * few.batch_bytes  # inputs are counted once for each column
 
 
 def test_data_of_unknown_length_have_an_unknown_time():

@@ -54,7 +54,8 @@ def measure_cost(guide: LaplaceGuide, batches: Batches, layers: tuple[LayerCost,
     if columns:
         few = tuple(part[:1] for part in few)
     seconds, held = _timed(guide, few, product, layers=layers, curvature="fisher_mc" if columns else None)
-    seconds, held = seconds * max(columns, 1), held * max(columns, 1)
+    if columns:
+        seconds, held = seconds * columns, held + min(held * (columns - 1), _at_once(guide))
     scale = len(first[0]) / len(few[0])
     num = count_batches(batches)
     data = batches.num_data or (None if num is None else num * len(first[0]))
@@ -79,6 +80,11 @@ def _columns_to_extrapolate(guide: LaplaceGuide, few: tuple[torch.Tensor, ...]) 
         columns = guide.output_likelihood(one, guide.point_estimate()).num_columns
     backwards = 2 * (time.perf_counter() - began) * columns * len(few[0])
     return columns if backwards > MOST_SECONDS else 0
+
+
+def _at_once(guide: LaplaceGuide) -> int:
+    """Return the bytes of the gradients that a pass over all columns holds at once, and of what is made of them."""
+    return 2 * guide.loc.element_size() * Portions.fitting(guide.loc.device, alone=False).column_elements
 
 
 def _with_seconds(layer: LayerCost, rules: dict[str, Any], rate: float) -> LayerCost:
