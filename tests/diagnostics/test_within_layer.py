@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import wiu_pyro as wiu
 from tests.planted import PlantedLayer, planted, two_way
@@ -213,20 +214,50 @@ def test_eigenvalues_measured_in_a_basis_have_spectra_but_nothing_said_of_the_si
 
 def test_statement_gives_shares_intervals_sides_and_dead_units():
     rng = np.random.default_rng(11)
-    log_sd = np.minimum(two_way(rng, (1, 25, 40), (0.2, 1, 0.2)) - 2, 0)
+    log_sd = np.minimum(two_way(rng, (1, 25, 40), (0.2, 1, 0.2)) - 1, -0.05)
     log_sd[0, 6] = 0
     out = within_layer(with_spectra(layer_of(log_sd), "fc", np.geomspace(1e-2, 1e2, 9), np.full(4, 2.0)))
     text = diagnostics.within_statement(out)
     row = out.sel(layer="fc", quantity="log_sd_to_prior")
     share, low, high = (float(row[name].sel(part="input")) for name in ("share", "share_low", "share_high"))
-    assert text.startswith("The spread of log sd over a layer's weights lies mostly between inputs in 1 of 1 layers.")
-    assert f"'fc': {100 * share:.0f} % between inputs ({100 * low:.0f} % to {100 * high:.0f} %)" in text
+    opening = "The largest part of the spread of log sd over a layer's weights lies between inputs in 1 of 1 layers."
+    assert text.startswith(opening)
+    # 24 and 39 of the 999 degrees of freedom
+    assert f"'fc': {100 * share:.0f} % between inputs ({100 * low:.0f} % to {100 * high:.0f} %; 4 % by chance)" in text
+    assert "2 % by chance), " in text
     assert "two-way bootstrap over outputs and inputs" in text
     assert "'fc' 100 % input side, 0 % output side, the rest both together; curvature lies in" in text
     assert "Dead, without a weight beyond a contraction of 0.02: 1 output (6) of 'fc'" in text
     none = diagnostics.within_statement(within_layer(planted({"fc": dead_layer(rng)})))
     assert "No unit is dead" in none
     assert "fewer than 20 clusters" in none
+
+
+@pytest.mark.parametrize(("scales", "found"), [((0.5, 0.2, 0.2), "output"), ((0.5, 0.5, 0.2), "")])
+def test_the_largest_part_is_named_where_paired_intervals_over_seeds_tell_it_from_all_others(scales, found):
+    rng = np.random.default_rng(21)
+    out = within_layer(layer_of(two_way(rng, (5, 20, 20), scales) - 2))
+    share = out["share"].sel(layer="fc", quantity="log_sd_to_prior").transpose("chain", "part").values
+    beside = stats.t.isf(0.025 / 2, 4) / np.sqrt(5)  # two others: a single kernel position has no part
+    gaps = share[:, [0]] - share[:, [1, 3]]
+    assert (gaps.mean(0) > beside * gaps.std(0, ddof=1)).all() == bool(found)
+    text = diagnostics.within_statement(out)
+    words = "lies between outputs in 1 of 1 layers." if found else "has no part that is told apart as the largest."
+    assert text.split("weights ")[1].startswith(words)
+
+
+def test_a_unit_whose_weights_the_data_tie_together_is_not_dead_though_each_alone_is_as_wide_as_the_prior():
+    rng = np.random.default_rng(22)
+    layer = dead_layer(rng, outputs=(3, 7))
+    conditional = layer.sd.copy()
+    conditional[0, 3] = 0.6
+    tied = PlantedLayer(layer.sd, bias_sd=layer.bias_sd, conditional=conditional)
+    out = within_layer(planted({"fc": tied}, factorised=False))
+    assert out["dead_outputs"].values.tolist() == ["7"]
+    text = diagnostics.within_statement(out)
+    assert "a contraction of 0.02 by the conditional sd: 1 output (7) of 'fc'" in text
+    before = out.drop_attrs(deep=False).assign_attrs({key: one for key, one in out.attrs.items() if key != "dead_by"})
+    assert "by the marginal sd: 1 output (7)" in diagnostics.within_statement(before)  # a table of an older make
 
 
 def test_statement_names_a_unit_once_that_is_dead_on_both_sides():
@@ -252,14 +283,14 @@ def test_what_the_factors_carry_has_intervals_over_seeds():
     )
     assert float(out["carried_low"].sel(layer="fc", carrier="input")) == pytest.approx(expected.low[0])
     assert (
-        f"input side ({100 * expected.low[0]:.0f} % to {100 * expected.high[0]:.0f} %)"
+        f"input side ({max(100 * expected.low[0], 0):.0f} % to {100 * expected.high[0]:.0f} %)"
         in diagnostics.within_statement(out)
     )
 
 
 def test_statement_speaks_of_several_networks_and_of_a_fit_that_had_not_converged():
     text = diagnostics.within_statement(within_layer(synthetic(num_chains=5, converged="no").idata), "log_snr")
-    assert "In brackets 95 % intervals over 5 seeds." in text
+    assert "In brackets 95 % intervals over 5 seeds, each for itself" in text
     assert "3, 3, 3, 3, 3 inputs (network by network) of 'fc1'" in text
     assert "The fit had not converged" in text
 

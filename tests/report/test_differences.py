@@ -57,7 +57,7 @@ def test_a_layer_stands_with_its_shares_and_its_dead_units():
     )
     assert row[2] == f"{share:.0f} %\n{low:.0f} % to {high:.0f} %"
     assert row[-2:] == ("0", "2")
-    assert section.intro[0].startswith("mean-field: The spread of log sd")
+    assert section.intro[0].startswith("mean-field: The largest part of the spread of log sd")
 
 
 @pytest.mark.parametrize("section", [between_section, within_section])

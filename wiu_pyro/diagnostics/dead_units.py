@@ -1,4 +1,8 @@
-"""Units of which the data say nothing: all their weights are still at the prior."""
+"""Units of which the data say nothing: all their weights are still at the prior.
+
+By the conditional sd where there is one: a weight whose marginal sd is the prior's can still be tied to others by the
+data, as in a posterior of few determined directions most weights are.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,7 @@ class DeadUnits:
 
 
 def dead_units(units: Units, *, tolerance: float) -> DeadUnits:
-    r"""Return the units of one network's layer all of whose weights have the prior's sd.
+    r"""Return the units of one network's layer all of whose weights have the prior's sd, given all others if known.
 
     Parameters
     ----------
@@ -41,13 +45,13 @@ def dead_units(units: Units, *, tolerance: float) -> DeadUnits:
     -------
     DeadUnits
     """
-    found = contraction(units.weight)
+    found = contraction(units.weight, conditional=True)
     unknown = np.isnan(found)
     away = np.abs(found, out=found) >= tolerance  # False where NaN
     outputs, inputs = ~away.any(axis=(1, 2)), ~away.any(axis=(0, 2))
     free_out, free_in = ~unknown.all(axis=(1, 2)), ~unknown.all(axis=(0, 2))
     if units.bias is not None:
-        bias = contraction(units.bias)
+        bias = contraction(units.bias, conditional=True)
         outputs &= ~(np.abs(bias) >= tolerance)
         free_out |= ~np.isnan(bias)
     return DeadUnits(np.flatnonzero(outputs & free_out).tolist(), np.flatnonzero(inputs & free_in).tolist())

@@ -28,6 +28,7 @@ from wiu_pyro.errors import DataError, SchemaError
 __all__ = ["PARTS", "within_layer"]
 
 PARTS = ("output", "input", "position", "rest")
+CONDITIONAL = "log_conditional_sd_to_prior"
 TOLERANCE = 0.02  # of the contraction: an sd within 1 % of the prior's
 MEANINGS = {
     "share": "share of the layer's spread that lies between outputs, inputs, kernel positions, and in the rest",
@@ -78,12 +79,12 @@ def within_layer(
         part). ``spread`` (quantity, layer). ``num_dead_outputs``, ``num_dead_inputs`` (layer): outputs all of whose
         incoming weights (bias included) are at the prior, and inputs all of whose weights in this layer are, which are
         the outgoing weights of the unit before; ``dead_outputs``, ``dead_inputs`` (layer): their indices, text with
-        commas. NaN where moments were estimated from draws. Where the posterior has Kronecker factors: ``spectrum``
-        (layer, side, rank), ``participation_ratio``, ``effective_rank``, ``num_directions`` (layer, side), and
-        ``carried`` (layer, carrier), plain KFAC alone: how much of the spread of log variance between eigendirections
-        lies between those of the inputs, of the outputs, and in both together; with ``carried_low`` and so on from five
-        networks. Attributes: ``interval``,
-        ``interval_method``, ``level``, ``tolerance``, ``num_seeds``.
+        commas; by the conditional sd where there is one. NaN where moments were estimated from draws. Where the
+        posterior has Kronecker factors: ``spectrum`` (layer, side, rank), ``participation_ratio``, ``effective_rank``,
+        ``num_directions`` (layer, side), and ``carried`` (layer, carrier), plain KFAC alone: how much of the spread of
+        log variance between eigendirections lies between those of the inputs, of the outputs, and in both together;
+        with ``carried_low`` and so on from five networks. Attributes: ``interval``, ``interval_method``, ``level``,
+        ``tolerance``, ``num_seeds``, ``dead_by`` (``"conditional"`` where the posterior has two kinds of sd).
 
     Raises
     ------
@@ -129,6 +130,7 @@ def within_layer(
         if name in out:
             out[name].attrs["long_name"] = text
     out.attrs = carried_attrs(idata) | _said(replicates, level=level, tolerance=tolerance)
+    out.attrs["dead_by"] = "conditional" if CONDITIONAL in quantities else ""
     return squeeze_chain(out)
 
 
@@ -148,7 +150,7 @@ def _quantities(idata: Any, layers: list[str]) -> dict[str, Callable[[Moments], 
     known: dict[str, Callable[[Moments], np.ndarray]] = {"log_sd_to_prior": _log_sd, "log_snr": log_signal_to_noise}
     groups = [schema.dataset(idata, schema.moments_group(layer)) for layer in layers]
     if any("sd_conditional" in data and not data.attrs.get("factorised", 0) for data in groups):
-        known["log_conditional_sd_to_prior"] = _log_conditional_sd
+        known[CONDITIONAL] = _log_conditional_sd
     return known
 
 

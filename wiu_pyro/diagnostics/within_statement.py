@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from wiu_pyro import metrics
 from wiu_pyro.diagnostics.provenance import convergence_note
+from wiu_pyro.diagnostics.wording import percent, percent_apart
 from wiu_pyro.errors import DataError, SchemaError, near_matches
 
-__all__ = ["within_statement"]
+__all__ = ["MOST_LAYERS", "within_statement"]
 
 WORDS = {
     "output": "between outputs",
@@ -21,12 +23,17 @@ QUANTITIES = {
     "log_conditional_sd_to_prior": "log conditional sd",
     "log_snr": "log signal-to-noise",
 }
+ENDS = {"low": np.min, "high": np.max}
+LEAST_CHANCE = 0.02  # share by chance from which on it is said
 MOST_LAYERS = 4  # described one by one
 MOST_UNITS = 10  # named
 
 
 def within_statement(table: xr.Dataset, quantity: str = "log_sd_to_prior") -> str:
     """Return along what each layer's weights differ, in words, with the shares, their intervals and caveats.
+
+    A part is called a layer's largest where the intervals tell it from all others: over seeds those of the paired
+    differences, together over the parts; within one network where they do not overlap.
 
     Parameters
     ----------
@@ -58,7 +65,7 @@ def within_statement(table: xr.Dataset, quantity: str = "log_sd_to_prior") -> st
     rows = table.sel(quantity=quantity)
     share = _over_networks(rows["share"])
     layers = [str(layer) for layer in table["layer"].values if bool(share.sel(layer=layer).notnull().all())]
-    sentences = [_largest_parts(share, layers, quantity), *_each_layer(rows, layers), _intervals(rows, layers)]
+    sentences = [_largest_parts(rows, layers, quantity), *_each_layer(rows, layers), _intervals(rows, layers)]
     sentences += [_factors(table), _dead(table), *_caveats(table)]
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -67,14 +74,38 @@ def _over_networks(values: xr.DataArray) -> xr.DataArray:
     return values.mean("chain") if "chain" in values.dims else values
 
 
-def _largest_parts(share: xr.DataArray, layers: list[str], quantity: str) -> str:
+def _largest_parts(rows: xr.Dataset, layers: list[str], quantity: str) -> str:
     what = QUANTITIES.get(quantity, quantity.replace("_", " "))
     if not layers:
         return f"No layer has a {what} to split: its weights are all alike, or no table of outputs by inputs."
-    parts = [str(share["part"].values[np.argmax(share.sel(layer=layer).values)]) for layer in layers]
-    counts = sorted(((parts.count(part), part) for part in set(parts)), reverse=True)
-    found = " and ".join(f"{WORDS[part]} in {count}" for count, part in counts)
-    return f"The spread of {what} over a layer's weights lies mostly {found} of {len(layers)} layers."
+    parts = [_largest(rows.sel(layer=layer)) for layer in layers]
+    counts = sorted(((parts.count(part), part) for part in set(parts) if part), reverse=True)
+    found = [f"{WORDS[part]} in {count} of {len(layers)} layers" for count, part in counts]
+    alike = [f"'{layer}'" for layer, part in zip(layers, parts, strict=True) if not part]
+    if not found:
+        return f"The spread of {what} over a layer's weights has no part that is told apart as the largest."
+    open_ = f"; not told apart in {', '.join(alike)}" if alike else ""
+    return f"The largest part of the spread of {what} over a layer's weights lies {', '.join(found)}{open_}."
+
+
+def _largest(row: xr.Dataset) -> str:
+    """Return the part told apart as the largest; empty where the intervals do not tell. Without any, by the figures."""
+    parts = [
+        str(part) for part in row["part"].values if part == "rest" or float(row["chance_share"].sel(part=part)) > 0
+    ]
+    row = row.sel(part=parts)
+    mean = _over_networks(row["share"]).values
+    top = int(np.argmax(mean))
+    if row.attrs["interval"] == "seeds" and len(parts) > 1:
+        each = row["share"].transpose("chain", "part").values.astype(np.float64)
+        apart = (
+            metrics.student_intervals(np.delete(each[:, [top]] - each, top, axis=1), level=row.attrs["level"]).low > 0
+        )
+    else:
+        low, high = row["share_low"].values, row["share_high"].values
+        apart = low[..., top] > np.delete(high, top, axis=-1).max(axis=-1, initial=-1.0)
+        apart = apart | ~np.isfinite(low).all(axis=-1)
+    return parts[top] if np.all(apart) else ""
 
 
 def _each_layer(rows: xr.Dataset, layers: list[str]) -> list[str]:
@@ -87,30 +118,39 @@ def _each_layer(rows: xr.Dataset, layers: list[str]) -> list[str]:
         share = _over_networks(row["share"])
         order = [str(share["part"].values[i]) for i in np.argsort(-share.values, kind="stable")]
         shown = [part for part in order if part != "rest" and float(row["chance_share"].sel(part=part)) > 0]
-        parts = ", ".join(f"{_percent(share.sel(part=part))} {WORDS[part]}{_interval(row, part)}" for part in shown)
-        found.append(f"'{layers[place]}': {parts}, {_percent(share.sel(part='rest'))} {WORDS['rest']}.")
+        parts = ", ".join(_part(row, part, float(share.sel(part=part))) for part in shown)
+        found.append(f"'{layers[place]}': {parts}, {percent(float(share.sel(part='rest')))} {WORDS['rest']}.")
     return found
 
 
-def _interval(row: xr.Dataset, part: str) -> str:
-    low, high = (row[f"share_{end}"].sel(part=part).values for end in ("low", "high"))
-    if not np.isfinite(low).all():
-        return ""
-    return f" ({_percent(np.min(low))} to {_percent(np.max(high))})"
+def _part(row: xr.Dataset, part: str, share: float) -> str:
+    """Write a part's share, with its interval and with what chance gives where that is not next to nothing."""
+    low, high = (float(reduce(row[f"share_{end}"].sel(part=part).values)) for end, reduce in ENDS.items())
+    chance = float(row["chance_share"].sel(part=part))
+    by_chance = f"{percent(chance)} by chance" if chance >= LEAST_CHANCE else ""
+    if not np.isfinite([low, high]).all():
+        return f"{percent(share)} {WORDS[part]}{f' ({by_chance})' if by_chance else ''}"
+    written = percent_apart(low, high)
+    inside = "; ".join(filter(None, [f"{written(low)} to {written(high)}", by_chance]))
+    return f"{written(share)} {WORDS[part]} ({inside})"
 
 
 def _intervals(rows: xr.Dataset, layers: list[str]) -> str:
     if not layers:
         return ""
-    level = _percent(rows.attrs["level"])
+    level, chance = percent(rows.attrs["level"]), "; by chance: what shuffled weights would show"
+    chance = (
+        chance if bool((rows["chance_share"].sel(layer=layers).drop_sel(part="rest") >= LEAST_CHANCE).any()) else ""
+    )
+    left = f"; of {len(layers)} layers the {MOST_LAYERS} of the largest spread" if len(layers) > MOST_LAYERS else ""
     if rows.attrs["interval"] == "seeds":
-        return f"In brackets {level} intervals over {rows.attrs['num_seeds']} seeds."
+        return f"In brackets {level} intervals over {rows.attrs['num_seeds']} seeds, each for itself{chance}{left}."
     without = [layer for layer in layers if str(rows["interval_reason"].sel(layer=layer).item())]
     if len(without) == len(layers):
         return f"No interval within this network: {rows['interval_reason'].sel(layer=without[0]).item()}."
     return (
         f"In brackets {level} intervals of the share beyond chance, within one network (two-way bootstrap over outputs "
-        "and inputs)."
+        f"and inputs), each for itself{chance}{left}."
     )
 
 
@@ -127,7 +167,7 @@ def _factors(table: xr.Dataset) -> str:
         directions = _over_networks(table["num_directions"]).sel(layer=layer)
         sides = sorted(("input", "output"), key=lambda side: -float(row.sel(carrier=side)))
         shares = ", ".join(
-            f"{_percent(row.sel(carrier=side))} {side} side{_carried(table, layer, side)}" for side in sides
+            f"{percent(float(row.sel(carrier=side)))} {side} side{_carried(table, layer, side)}" for side in sides
         )
         lies = " and ".join(
             f"{float(ranks.sel(side=side)):.3g} of {float(directions.sel(side=side)):.0f} {side}"
@@ -141,7 +181,9 @@ def _carried(table: xr.Dataset, layer: str, side: str) -> str:
     if "carried_low" not in table:
         return ""
     low, high = (float(table[f"carried_{end}"].sel(layer=layer, carrier=side)) for end in ("low", "high"))
-    return f" ({_percent(max(low, 0))} to {_percent(min(high, 1))})" if np.isfinite(low) else ""
+    low, high = max(low, 0.0), min(high, 1.0)
+    written = percent_apart(low, high)
+    return f" ({written(low)} to {written(high)})" if np.isfinite(low) else ""
 
 
 def _dead(table: xr.Dataset) -> str:
@@ -156,10 +198,17 @@ def _dead(table: xr.Dataset) -> str:
                 found.append(
                     f"{_units(names, side)} of '{layer}'{_followed(table, layer) if side == 'outputs' else ''}"
                 )
-    limit = f"a contraction of {table.attrs['tolerance']:g}"
+    limit = f"a contraction of {table.attrs['tolerance']:g}{_by_which_sd(table)}"
     if not found:
         return f"No unit is dead: each has weights beyond {limit}."
     return f"Dead, without a weight beyond {limit}: {'; '.join(found)}."
+
+
+def _by_which_sd(table: xr.Dataset) -> str:
+    """Say which sd dead units are told by, where the posterior has two; a table that does not say took the marginal."""
+    if "log_conditional_sd_to_prior" not in table["quantity"].values:
+        return ""
+    return f" by the {table.attrs.get('dead_by') or 'marginal'} sd"
 
 
 def _names(table: xr.Dataset, side: str, layer: str) -> list[str]:
@@ -198,7 +247,3 @@ def _number(names: str) -> int:
 def _caveats(table: xr.Dataset) -> list[str]:
     note = convergence_note(table.attrs)
     return [f"The fit had not converged{note.removeprefix('not converged')}."] if note.startswith("not conv") else []
-
-
-def _percent(value: xr.DataArray | float | np.floating) -> str:
-    return f"{100 * float(value):.0f} %"

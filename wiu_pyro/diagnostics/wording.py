@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
 
 from wiu_pyro.diagnostics.provenance import convergence_note
 
-__all__ = ["Figure", "basis", "closing", "figures", "listed", "percent"]
+__all__ = ["Figure", "basis", "closing", "figures", "listed", "percent", "percent_apart"]
 
 MOST_NAMED = 3  # layers by name in one sentence
 
@@ -37,7 +38,8 @@ class Figure:
         return bool(np.isfinite(self.low) and np.isfinite(self.high))
 
     def text(self, written: Callable[[float], str]) -> str:
-        """Write the figure, and its interval where it has one: ``0.4 (0.3 to 0.5)``."""
+        """Write the figure, and its interval where it has one: ``0.4 (0.3 to 0.5)``; shares so that its ends differ."""
+        written = percent_apart(self.low, self.high) if written is percent and self.has_interval else written
         ends = f" ({written(self.low)} to {written(self.high)})" if self.has_interval else ""
         return f"{written(self.value)}{ends}"
 
@@ -112,8 +114,38 @@ def listed(texts: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def percent(value: float) -> str:
+def percent_apart(low: float, high: float) -> Callable[[float], str]:
+    """Return how to write shares in percent so that the ends of an interval read apart, by up to two digits more.
+
+    Parameters
+    ----------
+    low, high : float
+
+    Returns
+    -------
+    callable
+        From a share to text.
+
+    Examples
+    --------
+    >>> [percent_apart(0.019, 0.0212)(end) for end in (0.019, 0.02, 0.0212)]
+    ['1.9 %', '2.0 %', '2.1 %']
+    """
+    for digits in (None, 1, 2):
+        written = partial(percent, digits=digits)
+        if written(low) != written(high):
+            return written
+    return percent
+
+
+def percent(value: float, digits: int | None = None) -> str:
     """Write a share in percent, with a digit behind the point only where all or nothing is near.
+
+    Parameters
+    ----------
+    value : float
+    digits : int, optional
+        Behind the point, whatever the value.
 
     Returns
     -------
@@ -124,5 +156,6 @@ def percent(value: float) -> str:
     >>> [percent(share) for share in (0.4321, 0.9964, 1.0, 0.0)]
     ['43 %', '99.6 %', '100 %', '0 %']
     """
-    near_end = 0 < value < 0.01 or 0.99 < value < 1
-    return f"{100 * value:.{1 if near_end else 0}f} %"
+    near_end = 0.0005 <= value < 0.01 or 0.99 < value < 0.9995
+    digits = int(near_end) if digits is None else digits
+    return f"{100 * value:.{digits}f} %"
