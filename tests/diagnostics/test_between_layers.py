@@ -101,6 +101,23 @@ def test_chains_of_mcmc_and_seeds_that_stand_twice_are_no_further_networks(attrs
     assert bool(out["seeds_low"].notnull().any()) == (expected == 5)
 
 
+def test_a_seed_that_stands_twice_is_refused_where_it_would_narrow_the_intervals():
+    rng = np.random.default_rng(2)
+    layers = {name: PlantedLayer(np.exp(rng.normal(-1, 0.1, size=(6, 4, 4)))) for name in "ab"}
+    with pytest.raises(SchemaError, match=r"of 6 chains seed 3 stands more than once\. Join each seed once"):
+        between_layers(planted(layers, seed=[0, 1, 2, 3, 3, 4]))
+
+
+def test_pairs_whose_intervals_hold_zero_are_not_said_to_be_alike():
+    rng = np.random.default_rng(3)
+    layers = {name: PlantedLayer(np.exp(rng.normal(-1, 0.3, size=(1, 25, 30)))) for name in "abc"}
+    two = {name: layers[name] for name in "ab"}
+    said = diagnostics.between_statement(between_layers(planted(two)))
+    assert "the one pair of layers cannot be told apart in contraction" in said
+    said = diagnostics.between_statement(between_layers(planted(layers)))
+    assert "none of the 3 pairs of layers can be told apart in contraction" in said
+
+
 def test_layers_of_few_clusters_or_without_a_table_of_weights_have_no_interval_within_one_network():
     out = between_layers(synthetic(layers=WIDE).idata)
     reasons = out["within_reason"].sel(metric="contraction")

@@ -92,8 +92,10 @@ def _count(apart: np.ndarray, known: np.ndarray) -> str:
     """Return how many pairs differ, of those with an interval."""
     if known.sum() == 1:
         whose = "" if known.all() else " that has an interval"
-        return f"the one pair of layers{whose} {'differs' if apart.any() else 'does not differ'}"
+        return f"the one pair of layers{whose} {'differs' if apart.any() else 'cannot be told apart'}"
     whose = "" if known.all() else " that have an interval"
+    if not apart.any():
+        return f"none of the {known.sum()} pairs of layers{whose} can be told apart"
     return f"{apart.sum()} of the {known.sum()} pairs of layers{whose} differ"
 
 
