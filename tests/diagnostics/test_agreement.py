@@ -268,6 +268,18 @@ def test_planted_agreement_is_called_right_and_planted_disagreement_off():
     assert "Within 'fc', marginal sd: right good" in said
 
 
+def test_noise_of_the_reference_adds_to_the_interval_by_students_t_over_its_chains():
+    table = diagnostics.agreement(*planted_case(), num_bootstrap=40)
+    assert table.attrs["reference_chains"] > 1
+    row = table.sel(layer="fc", kind="marginal").isel(pair=0)
+    value, low, high = (float(row[f"weight_rank{end}"]) for end in ("", "_low", "_high"))
+    table["weight_rank_mc"] = table["weight_rank_mc"] * 0 + 0.004
+    noise = stats.t.isf(0.025, table.attrs["reference_chains"] - 1) * 0.004
+    found = verdicts(table, "weight_rank", layer="fc", kind="marginal")[0]
+    assert found.low == pytest.approx(value - np.hypot(value - low, noise))
+    assert found.high == pytest.approx(min(value + np.hypot(high - value, noise), 1))
+
+
 def test_where_none_is_right_the_sentence_says_so():
     idatas, reference = planted_case()
     table = diagnostics.agreement({"bad": idatas["bad"]}, reference, num_bootstrap=40)

@@ -34,7 +34,7 @@ from wiu_pyro.diagnostics.agreement_noise import network_rank, no_noise, noise_o
 from wiu_pyro.diagnostics.agreement_pairs import Member, members, pairs
 from wiu_pyro.diagnostics.agreement_values import KINDS
 from wiu_pyro.diagnostics.compare import check_same_observations, named_posteriors
-from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS
+from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
 from wiu_pyro.errors import DataError, SchemaError, near_matches
 from wiu_pyro.metrics.ranks import spearman
 
@@ -93,7 +93,8 @@ def agreement(
         is known exactly). ``mean_correlation`` tells whether two posteriors stand around one mode. By posterior:
         ``contraction`` of each layer, ``converged`` (text). Attributes: ``reference``, ``reference_function`` and
         ``reference_weights`` ("yes", "no" or "not assessed": whether it had converged there), ``reference_detail``,
-        ``reference_moved`` (share of its draws that came from other copies of the mode), ``num_seeds``,
+        ``reference_moved`` (share of its draws that came from other copies of the mode), ``reference_chains`` (those
+        pooled; 0 of a reference that is known exactly), ``num_seeds``,
         ``num_images``.
 
     Raises
@@ -116,7 +117,7 @@ def agreement(
     beside = pairs([one for one in found if one is not chosen], chosen)
     networks = found[0].networks
     table = xr.concat([_network(beside, chosen, network) for network in range(networks)], dim="network")
-    if networks >= FEWEST_SEEDS:
+    if min((num_seeds(one.idata) for one in found if not one.pooled), default=1) >= FEWEST_SEEDS:
         table = between_networks(table, (*FUNCTION, *LAYER_FIGURES), level=LEVEL)
     else:
         drawn = _drawn(beside, networks, num_bootstrap)
@@ -265,5 +266,6 @@ def _attrs(found: Sequence[Member], reference: Member | None) -> dict[str, Any]:
         overall = str(said.get("converged", "not assessed"))
         attrs |= {f"reference_{part}": str(said.get(f"converged_{part}", overall)) for part in ("function", "weights")}
         attrs["reference_detail"] = str(said.get("convergence_detail", ""))
+        attrs["reference_chains"] = reference.chains if reference.pooled else 0
         attrs["reference_moved"] = float(said.get("moved_draws", 0.0))
     return attrs

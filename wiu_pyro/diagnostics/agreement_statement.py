@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from scipy import stats
 
 from wiu_pyro.diagnostics.wording import listed, percent
 from wiu_pyro.errors import SchemaError
@@ -14,7 +15,7 @@ __all__ = ["NEAR", "Verdict", "agreement_statement", "verdicts"]
 
 NEAR = 0.9  # share of what the reference's noise leaves to be reached, from which on a location is called right
 ONE_MODE = 0.5  # correlation of posterior means, below which weights may not correspond
-NORMAL = 1.96
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Verdict:
     ----------
     posterior : str
     value, low, high : float
-        The correlation and its interval; where outputs and inputs cannot be resampled, the reference's noise alone.
+        The correlation and its interval, of which the reference's Monte Carlo noise is a part, independent of the
+        rest; where outputs and inputs cannot be resampled, that noise alone.
     ceiling : float
         What a perfect answer would reach.
     word : str
@@ -70,12 +72,19 @@ def verdicts(table: xr.Dataset, name: str, **place: str) -> list[Verdict]:
         value, error, ceiling = (float(row[f"{name}{end}"]) for end in ("", "_mc", "_ceiling"))
         if not np.isfinite(value):
             continue
-        reach = NORMAL * error
-        low, high = max(value - reach, -1.0), min(value + reach, 1.0)
+        noise = _reach(table) * error
+        below = above = 0.0
         if f"{name}_low" in row and np.isfinite(row[f"{name}_low"]):
-            low, high = min(low, float(row[f"{name}_low"])), max(high, float(row[f"{name}_high"]))
+            below, above = value - float(row[f"{name}_low"]), float(row[f"{name}_high"]) - value
+        low, high = max(value - float(np.hypot(noise, below)), -1.0), min(value + float(np.hypot(noise, above)), 1.0)
         found.append(Verdict(str(row["first"].item()), value, low, high, ceiling, _word(low, high, NEAR * ceiling)))
     return found
+
+
+def _reach(table: xr.Dataset) -> float:
+    """Return the quantile for an error from a jackknife over the reference's few chains: Student's t."""
+    chains = int(table.attrs.get("reference_chains", 0))
+    return float(stats.t.isf((1 - LEVEL) / 2, chains - 1 if chains > 1 else np.inf))
 
 
 def _word(low: float, high: float, limit: float) -> str:
@@ -199,7 +208,7 @@ def _basis(table: xr.Dataset) -> str:
     seeds = int(table.attrs["num_seeds"])
     over = f"over {seeds} networks" if seeds > 1 else "over outputs, inputs and images of this one network"
     return (
-        f"In brackets: 95 % intervals {over}, and the reference's Monte Carlo noise, whichever is wider; right means "
+        f"In brackets: 95 % intervals {over}, widened by the reference's Monte Carlo noise; right means "
         f"above {percent(NEAR)} of what that noise leaves to be reached."
     )
 
