@@ -117,6 +117,37 @@ def test_a_late_layer_is_found_over_the_seeds():
     assert "beyond what the seeds differ by" in diagnostics.convergence_statement(table)
 
 
+def test_no_layer_is_late_beside_one_that_never_converged_in_some_network():
+    def restless(data):
+        for name in ("mean_to_prior", "sd_to_prior", "kl_per_weight"):
+            data[name].loc[{"chain": 0, "layer": "fc1"}] = np.geomspace(1, 9, data.sizes["epoch"])
+        return data
+
+    table = diagnostics.convergence(regrouped(recorded(LATE, noise=0.005, chains=5), restless))
+    assert np.isinf(table["converged_epoch"].sel(layer="fc1")[0])
+    assert table["late"].sum() == 0
+
+
+def test_a_late_layer_that_did_not_converge_in_every_network_is_not_said_to_have():
+    def restless(data):
+        for name in ("mean_to_prior", "sd_to_prior", "kl_per_weight"):
+            data[name].loc[{"chain": 0, "layer": "fc2"}] = np.geomspace(1, 9, data.sizes["epoch"])
+        return data
+
+    table = diagnostics.convergence(regrouped(recorded(LATE, noise=0.005, chains=5), restless))
+    assert table["layer"].values[table["late"].values == 1].tolist() == ["fc2"]
+    assert "'fc2' converged after all others or not at all, beyond what the seeds" in diagnostics.convergence_statement(
+        table
+    )
+
+
+def test_seeds_that_converge_at_one_record_are_not_given_an_interval_of_no_width():
+    said = diagnostics.convergence_statement(asked(EVEN, chains=5))
+    assert "(in each of 5 networks)" in said
+    epoch = said.split("'fc1' from epoch ")[1].split(" ")[0]
+    assert f"{epoch} ({epoch} to {epoch})" not in said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("chains", "files", "most"), [(1, 60, 9), (5, 30, 6)])
 def test_layers_that_converge_alike_give_no_finding_at_the_stated_rate(chains, files, most):
@@ -164,6 +195,26 @@ def test_what_moves_while_the_rate_falls_is_said():
     np.testing.assert_allclose(table["tail_change"], 0.085, atol=0.005)
     assert "While the learning rate fell, these moved on: 'fc1' (" in diagnostics.convergence_statement(table)
     assert "moved on" not in diagnostics.convergence_statement(asked(EVEN))
+
+
+def test_over_seeds_a_movement_at_the_end_is_said_where_its_interval_leaves_out_zero():
+    table = asked(EVEN, tail=0.1, chains=5)
+    shape = table["tail_change"].shape
+    noise = np.random.default_rng(0).normal(size=shape)
+    for spread, found in ((0.01, True), (0.5, False)):
+        one = table.assign(tail_change=(table["tail_change"].dims, 0.085 + spread * noise))
+        each = one["tail_change"].transpose("chain", "quantity", "layer").values.reshape(5, -1)
+        ends = metrics.student_intervals(each)
+        assert bool((ends.low > 0).all()) == found
+        said = diagnostics.convergence_statement(one)
+        assert ("moved on: 'fc1' (" in said) == found
+        if found:
+            places = np.flatnonzero(np.tile(table["layer"].values == "fc1", 3))
+            top = places[np.argmax(np.abs(ends.estimate[places]))]
+            assert (
+                f"up {100 * ends.estimate[top]:.0f} %, {100 * ends.low[top]:.0f} % to {100 * ends.high[top]:.0f} %)"
+                in said
+            )
 
 
 def test_a_layer_that_stays_at_the_prior_has_converged_all_along():

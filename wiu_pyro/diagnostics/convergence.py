@@ -219,7 +219,11 @@ def _late(table: xr.Dataset) -> xr.DataArray:
         # each pair stands in both directions: as many intervals as there are pairs, each with two ends
         low = metrics.student_intervals(differences, level=1 - (1 - LEVEL) * 2).low
         for one in known:
-            late[one] = all(end > 0 for end, pair in zip(low, pairs, strict=True) if pair[0] == one)
+            beside = [(end, pair[1]) for end, pair in zip(low, pairs, strict=True) if pair[0] == one]
+            # a layer that never converged did so after any epoch it is counted at
+            late[one] = all(
+                end > 0 and not np.isinf(table["converged_epoch"].values[:, other]).any() for end, other in beside
+            )
     elif len(known) > 1:
         low, high = (table[f"converged_epoch_{end}"].values for end in ("low", "high"))
         for one in known:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from wiu_pyro import metrics
 from wiu_pyro.diagnostics.training_records import described
-from wiu_pyro.diagnostics.wording import closing, listed, percent
+from wiu_pyro.diagnostics.wording import Figure, closing, listed, percent, percent_apart
 from wiu_pyro.errors import SchemaError
 
 __all__ = ["convergence_statement"]
@@ -83,6 +84,8 @@ def _epoch(table: xr.Dataset, name: str, epochs: np.ndarray) -> str:
     if "seeds_converged_epoch" in table:
         value, *ends = (float(row[f"seeds_converged_epoch{end}"]) for end in ("", "_low", "_high"))
         ends[0] = max(ends[0], 1.0)
+        if np.ptp(epochs) == 0:  # records apart as they are, no spread between seeds is no interval of no width
+            return f"{_number(value)} (in each of {epochs.size} networks)"
     else:
         value = float(np.mean(epochs))
         ends = [float(row["converged_epoch_low"].min()), float(row["converged_epoch_high"].max())]
@@ -114,23 +117,43 @@ def _late(table: xr.Dataset) -> list[str]:
     late = [str(name) for name in table["layer"].values[table["late"].values == 1]]
     beyond = "what the seeds differ by" if "seeds_converged_epoch" in table else "the noise from record to record"
     if late:
-        return [f"'{late[0]}' converged after all others, beyond {beyond}."]
+        never = np.isinf(_by_chain(table["converged_epoch"].sel(layer=[late[0]]))).any()
+        return [f"'{late[0]}' converged after all others{' or not at all' if never else ''}, beyond {beyond}."]
     return [f"No layer converged after all others beyond {beyond}."]
 
 
 def _tail(table: xr.Dataset) -> list[str]:
-    """Say which layers moved on while the learning rate fell."""
-    change = table["tail_change"]
-    change = change.mean("chain") if "chain" in change.dims else change
+    """Say which layers moved on while the learning rate fell: over seeds those whose interval leaves out 0."""
+    change, low, high = _tail_changes(table)  # (quantity, layer)
+    usable = np.isfinite(change) & (np.abs(change) > table.attrs["tolerance"]) & ~((low <= 0) & (high >= 0))
     texts = []
-    for layer in table["layer"].values.tolist():
-        column = change.sel(layer=layer).values
-        if np.isfinite(column).any() and np.nanmax(np.abs(column)) > table.attrs["tolerance"]:
-            worst = int(np.nanargmax(np.abs(column)))
+    for place, layer in enumerate(table["layer"].values.tolist()):
+        if usable[:, place].any():
+            worst = int(np.argmax(np.where(usable[:, place], np.abs(change[:, place]), -1.0)))
             quantity = NAMES[str(table["quantity"].values[worst])].removeprefix("its ").removeprefix("the ")
-            sign = "up" if column[worst] > 0 else "down"
-            texts.append(f"'{layer}' ({quantity.removesuffix(' of its means')} {sign} {percent(abs(column[worst]))})")
+            value, *ends = (float(part[worst, place]) for part in (change, low, high))
+            sizes = Figure(layer, abs(value), *sorted(end if value > 0 else -end for end in ends))
+            sign = "up" if value > 0 else "down"
+            texts.append(f"'{layer}' ({quantity.removesuffix(' of its means')} {sign} {_by(sizes)})")
     return [f"While the learning rate fell, these moved on: {listed(texts)}."] if texts else []
+
+
+def _tail_changes(table: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the changes while the rate fell, mean over the networks, with intervals over the seeds, all together."""
+    each = table["tail_change"].transpose(..., "quantity", "layer").values.astype(np.float64)
+    if "seeds_converged_epoch" not in table:
+        mean = each.mean(axis=0) if each.ndim > 2 else each
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    found = metrics.student_intervals(each.reshape(len(each), -1))
+    return tuple(part.reshape(each.shape[1:]) for part in (found.estimate, found.low, found.high))
+
+
+def _by(change: Figure) -> str:
+    """Write a change in percent, with its interval as plain numbers where it has one."""
+    if not change.has_interval:
+        return percent(change.value)
+    written = percent_apart(change.low, change.high)
+    return f"{written(change.value)}, {written(change.low)} to {written(change.high)}"
 
 
 def _early_stop(table: xr.Dataset) -> str:
