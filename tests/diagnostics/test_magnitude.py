@@ -83,8 +83,8 @@ def test_a_planted_power_law_is_found_with_its_slope(power):
     assert abs(float(row["spearman"])) > float(row["spearman_null"])
     word = "smaller" if power < 0 else "larger"
     text = diagnostics.magnitude_statement(table)
-    assert text.startswith(f"The larger a weight, the {word} its sd in 1 of the 2 layers with an interval")
-    assert "No dependence of the sd on the size beyond chance: Spearman's correlation" in text
+    assert text.startswith(f"Larger weights tend to have {word} sds in 1 of the 2 layers with an interval")
+    assert "No dependence of the sd on the size is shown: Spearman's correlation" in text
     assert text.index("in 'power'") < text.index("No dependence") < text.index("in 'none'")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.stochastic_tables import stochastic_table
@@ -28,7 +29,7 @@ def test_where_nothing_differs_nothing_is_found():
     assert "better" not in said
     assert "worse" not in said
     assert "No difference beyond its interval: NLL 0 (−0.01 to +0.01)" in said
-    assert "comes from no layer more than from another" in said
+    assert "comes from no layer shown to have the most of it" in said
     assert "alone has most" not in said
     assert "act together" not in said
     assert "Refitted, it is the same posterior" in said
@@ -42,7 +43,20 @@ def test_a_layer_has_the_largest_share_where_its_interval_lies_above_the_others(
     )
     assert "Layers act together: 'fc" in said
     assert "The layer that alone has most of the functional variance is 'fc2': 60 % (59 % to 61 %)." in said
-    assert "comes from no layer more" in say(stochastic_table(shapley=(0.3, 0.4, 0.3), effect_half=0.06))
+    assert "comes from no layer shown" in say(stochastic_table(shapley=(0.3, 0.4, 0.3), effect_half=0.06))
+
+
+def test_over_seeds_an_interaction_is_judged_by_paired_differences_of_total_and_first_order_effect():
+    table = stochastic_table(shapley=(0.2, 0.6, 0.2), together=0.2, num_seeds=5, effect_interval="seeds")
+    table = table.isel(chain=np.zeros(5, dtype=int)).assign_coords(chain=np.arange(5))
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, 0.3, size=(5, 1, 1, 3))  # by which both effects of a seed are off alike
+    own = rng.normal(0, 0.3, size=(5, 3, 1, 3))
+    for noise, found in ((shared, True), (own, False)):
+        by_chain = table["effect_share"].values + noise
+        one = table.assign(effect_by_chain=(("chain", *table["effect_share"].dims), by_chain))
+        assert ("interactions hold 20 %" in say(one)) == found
+        assert ("act together" in say(one)) == found
 
 
 def test_more_variance_than_the_whole_has_is_explained_by_correlated_layers():

@@ -50,7 +50,7 @@ def magnitude_statement(table: xr.Dataset) -> str:
 
 
 def _dependence(table: xr.Dataset, found: list[Figure]) -> list[str]:
-    limit = _null(table)
+    limit, sd = _null(table), "conditional sd" if table.attrs["sd"] == "conditional" else "sd"
     known = [figure for figure in found if figure.has_interval]
     beyond = [figure for figure in known if abs(figure.value) > limit[figure.layer]]
     groups = {"smaller": [f for f in beyond if f.high < 0], "larger": [f for f in beyond if f.low > 0]}
@@ -61,13 +61,13 @@ def _dependence(table: xr.Dataset, found: list[Figure]) -> list[str]:
             ordered = sorted(layers, key=lambda figure: -abs(figure.value))
             texts = [f"{figure.text(_signed)} in '{figure.layer}'" for figure in ordered]
             sentences.append(
-                f"The larger a weight, the {word} its sd{_where(len(layers), len(known))}: Spearman's correlation "
+                f"Larger weights tend to have {word} {sd}s{_where(len(layers), len(known))}: Spearman's correlation "
                 f"{listed(texts)}. {_effect([slopes[f.layer] for f in ordered])}"
             )
     none = [figure for figure in known if figure not in (*groups["smaller"], *groups["larger"])]
     if none:
         texts = [f"{figure.text(_signed)} in '{figure.layer}'" for figure in none]
-        sentences.append(f"No dependence of the sd on the size beyond chance: Spearman's correlation {listed(texts)}.")
+        sentences.append(f"No dependence of the {sd} on the size is shown: Spearman's correlation {listed(texts)}.")
     rest = [figure for figure in found if not figure.has_interval]
     if rest:
         texts = [f"{_signed(f.value)} in '{f.layer}', chance ±{limit[f.layer]:.2f}" for f in rest]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from scipy import stats
 
+from wiu_pyro import metrics
 from wiu_pyro.diagnostics.wording import Figure, closing, listed, percent
 from wiu_pyro.errors import SchemaError
 
@@ -176,18 +178,38 @@ def _effects(table: xr.Dataset) -> list[str]:
     texts = listed([f"{figure.text(percent)} '{figure.layer}'" for figure in figures])
     top = _standing_out(figures)
     opening = (
-        f"comes most from layer '{top.layer}'" if top is not None else "comes from no layer more than from another"
+        f"comes most from layer '{top.layer}'"
+        if top is not None
+        else "comes from no layer shown to have the most of it"
     )
     sentences = [f"The variance of the {RESPONSES[response]} {opening} (Shapley effects: {texts})."]
-    together = one["effect_share"].sel(effect="total") - one["effect_share"].sel(effect="first_order")
-    error = np.sqrt(np.square(one["effect_se"].sel(effect=["total", "first_order"])).sum("effect"))
-    beyond = together.where((together > 2 * error) & (together > TOGETHER))
-    if bool(beyond.notnull().any()):
-        layer = str(beyond["layer"].values[int(np.nanargmax(beyond.values))])
-        own = f"{percent(float(one['effect_share'].sel(effect='first_order', layer=layer)))} without the others"
-        whole = f"{percent(float(one['effect_share'].sel(effect='total', layer=layer)))} with them"
-        sentences.append(f"Layers act together: '{layer}' accounts for {own} and {whole}.")
+    together = [figure for figure in _interactions(one) if figure.low > 0 and figure.value > TOGETHER]
+    if together:
+        most = max(together, key=lambda figure: figure.value)
+        parts = one["effect_share"].sel(layer=most.layer)
+        own = f"{percent(float(parts.sel(effect='first_order')))} without the others"
+        whole = f"{percent(float(parts.sel(effect='total')))} with them"
+        sentences.append(
+            f"Layers act together: '{most.layer}' accounts for {own} and {whole}; interactions hold "
+            f"{most.text(percent)}."
+        )
     return sentences
+
+
+def _interactions(one: xr.Dataset) -> list[Figure]:
+    """Return by how much each layer's total effect is above its first-order one, together over the layers."""
+    layers = [str(layer) for layer in one["layer"].values]
+    level = float(one.attrs["level"])
+    if one.attrs["effect_interval"] == "seeds" and "effect_by_chain" in one:
+        shares = one["effect_by_chain"].transpose("chain", ..., "layer")
+        each = (shares.sel(effect="total") - shares.sel(effect="first_order")).values.astype(np.float64)
+        found = metrics.student_intervals(each, level=level)
+        return [Figure(*row) for row in zip(layers, found.estimate, found.low, found.high, strict=True)]
+    value = (one["effect_share"].sel(effect="total") - one["effect_share"].sel(effect="first_order")).values
+    error = np.sqrt(np.square(one["effect_se"].sel(effect=["total", "first_order"])).sum("effect")).values
+    # as if both errors were independent: wider than they are where one draw moves both alike
+    reach = float(stats.norm.isf((1 - level) / (2 * len(layers)))) * error
+    return [Figure(*row) for row in zip(layers, value, value - reach, value + reach, strict=True)]
 
 
 def _basis(table: xr.Dataset) -> str:
