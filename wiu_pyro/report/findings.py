@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import xarray as xr
 
 from wiu_pyro import diagnostics
+from wiu_pyro.diagnostics.within_statement import MOST_LAYERS
 from wiu_pyro.errors import DataError, near_matches
 from wiu_pyro.report.answers import Answers
 from wiu_pyro.report.captions import opening
@@ -29,7 +30,7 @@ QUESTIONS = {
 
 @dataclass(frozen=True)
 class _Source:
-    """One table of an answer: its name, its statement, how many sentences of it are the opening, and one a layer."""
+    """One table of an answer: its name, its statement, how many sentences open it, and whether more come by layer."""
 
     table: str
     say: Callable[[xr.Dataset], str]
@@ -43,16 +44,26 @@ def _between(table: xr.Dataset) -> str:
     return diagnostics.between_statement(table, CONDITIONAL if CONDITIONAL in known else "contraction")
 
 
+def _within(table: xr.Dataset) -> str:
+    """Speak of the conditional sd where there is one, like beside like."""
+    return diagnostics.within_statement(table, _within_quantity(table))
+
+
+def _within_quantity(table: xr.Dataset) -> str:
+    conditional = "log_conditional_sd_to_prior"
+    return conditional if conditional in table["quantity"].values else "log_sd_to_prior"
+
+
 SOURCES = {
     "between_layers": (_Source("between_layers", _between, 2),),
-    "within_layer": (_Source("within_layer", diagnostics.within_statement, by_layer=True),),
+    "within_layer": (_Source("within_layer", _within, by_layer=True),),
     "during_training": (_Source("convergence", diagnostics.convergence_statement, 2),),
     "weight_size": (_Source("magnitude_conditional", diagnostics.magnitude_statement),),
     "pruning": (
         _Source("identification_conditional", diagnostics.identification_statement, 2),
-        _Source("pruning", diagnostics.pruning_statement),
+        _Source("pruning", diagnostics.pruning_statement, 2),
     ),
-    "last_layer": (_Source("stochastic_layers", diagnostics.stochastic_layers_statement, 2),),
+    "last_layer": (_Source("stochastic_layers", diagnostics.stochastic_layers_statement, 3),),
 }
 
 
@@ -119,9 +130,10 @@ def _opened(source: _Source, table: xr.Dataset) -> str:
 
 
 def _layers_split(table: xr.Dataset) -> int:
-    """Return how many layers the statement has a sentence on."""
-    known = table["share"].notnull()
-    return int(known.any([dim for dim in known.dims if dim != "layer"]).sum())
+    """Return how many sentences the statement has on single layers, with what their intervals rest on."""
+    known = table["share"].sel(quantity=_within_quantity(table)).notnull()
+    layers = int(known.all([dim for dim in known.dims if dim != "layer"]).sum())
+    return min(layers, MOST_LAYERS) + 1 if layers else 0
 
 
 def _agreed(answers: Answers, network: str) -> list[Finding]:
