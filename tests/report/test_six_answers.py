@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 
@@ -38,8 +39,8 @@ def test_there_are_six_questions_in_their_order_and_each_posterior_answers():
 @pytest.mark.parametrize(
     ("place", "name", "say"),
     [
-        (0, "between_layers", diagnostics.between_statement),
-        (1, "within_layer", diagnostics.within_statement),
+        (0, "between_layers", partial(diagnostics.between_statement, metric="conditional_contraction")),
+        (1, "within_layer", partial(diagnostics.within_statement, quantity="log_conditional_sd_to_prior")),
         (3, "magnitude", diagnostics.magnitude_statement),
         (4, "identification", diagnostics.identification_statement),
     ],

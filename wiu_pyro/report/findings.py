@@ -12,12 +12,12 @@ from wiu_pyro.diagnostics.within_statement import MOST_LAYERS
 from wiu_pyro.errors import DataError, near_matches
 from wiu_pyro.report.answers import Answers
 from wiu_pyro.report.captions import opening
+from wiu_pyro.report.like_with_like import said_between, said_within, within_quantity
 
 __all__ = ["QUESTIONS", "Finding", "findings", "findings_rst"]
 
 UNSETTLED = "The fit had not converged"  # said with the posterior's name instead
 SILENT = ("No two layers have", "No layer has weights", "Layer '")  # openings of statements without a finding
-CONDITIONAL = "conditional_contraction"
 QUESTIONS = {
     "between_layers": "Do the layers differ in their uncertainty?",
     "within_layer": "Do the weights within a layer differ, and along what?",
@@ -38,25 +38,9 @@ class _Source:
     by_layer: bool = False
 
 
-def _between(table: xr.Dataset) -> str:
-    """Speak of conditional contraction where there is one, like beside like."""
-    known = table["metric"].values
-    return diagnostics.between_statement(table, CONDITIONAL if CONDITIONAL in known else "contraction")
-
-
-def _within(table: xr.Dataset) -> str:
-    """Speak of the conditional sd where there is one, like beside like."""
-    return diagnostics.within_statement(table, _within_quantity(table))
-
-
-def _within_quantity(table: xr.Dataset) -> str:
-    conditional = "log_conditional_sd_to_prior"
-    return conditional if conditional in table["quantity"].values else "log_sd_to_prior"
-
-
 SOURCES = {
-    "between_layers": (_Source("between_layers", _between, 2),),
-    "within_layer": (_Source("within_layer", _within, by_layer=True),),
+    "between_layers": (_Source("between_layers", said_between, 2),),
+    "within_layer": (_Source("within_layer", said_within, by_layer=True),),
     "during_training": (_Source("convergence", diagnostics.convergence_statement, 2),),
     "weight_size": (_Source("magnitude_conditional", diagnostics.magnitude_statement),),
     "pruning": (
@@ -131,7 +115,7 @@ def _opened(source: _Source, table: xr.Dataset) -> str:
 
 def _layers_split(table: xr.Dataset) -> int:
     """Return how many sentences the statement has on single layers, with what their intervals rest on."""
-    known = table["share"].sel(quantity=_within_quantity(table)).notnull()
+    known = table["share"].sel(quantity=within_quantity(table)).notnull()
     layers = int(known.all([dim for dim in known.dims if dim != "layer"]).sum())
     return min(layers, MOST_LAYERS) + 1 if layers else 0
 

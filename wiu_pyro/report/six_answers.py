@@ -17,6 +17,7 @@ from wiu_pyro.errors import WiuError
 from wiu_pyro.report.captions import ALTS, caption, opening
 from wiu_pyro.report.content import Figure
 from wiu_pyro.report.figures import embedded
+from wiu_pyro.report.like_with_like import between_metric, said_between, said_within, within_quantity
 from wiu_pyro.report.posterior import Posterior
 
 __all__ = ["Card", "network_figure", "six_answers"]
@@ -79,11 +80,11 @@ class _Found:
 
 
 def _between(table: xr.Dataset) -> Any:
-    return plots.between_layers(table, "contraction", max_pairs=MOST_PAIRS)
+    return plots.between_layers(table, between_metric(table), max_pairs=MOST_PAIRS)
 
 
 def _within(table: xr.Dataset) -> Any:
-    return plots.within_layer(table, "log_sd_to_prior")
+    return plots.within_layer(table, within_quantity(table))
 
 
 def _magnitude(table: xr.Dataset) -> Any:
@@ -103,8 +104,8 @@ def _stochastic(table: xr.Dataset) -> Any:
     return plots.stochastic_layers(table, "nll" if "nll" in known else str(known[0]))
 
 
-BETWEEN = _Part("between_layers", ("between-layers", "all pairs"), diagnostics.between_statement, _between)
-WITHIN = _Part("within_layer", ("within-layer", "layer by layer"), diagnostics.within_statement, _within)
+BETWEEN = _Part("between_layers", ("between-layers", "all pairs"), said_between, _between)
+WITHIN = _Part("within_layer", ("within-layer", "layer by layer"), said_within, _within)
 TRAINING = _Part(
     "convergence",
     ("training", "epoch by epoch"),

@@ -14,7 +14,8 @@ import xarray as xr
 from wiu_pyro import metrics
 from wiu_pyro.diagnostics.wording import Figure, percent
 from wiu_pyro.report.answers import Answers
-from wiu_pyro.report.findings import CONDITIONAL, escaped
+from wiu_pyro.report.findings import escaped
+from wiu_pyro.report.like_with_like import between_metric
 from wiu_pyro.report.numbers import MISSING
 
 __all__ = ["where_rst"]
@@ -73,7 +74,7 @@ def where_rst(answers: Answers) -> str:
 
 def _row(table: xr.Dataset) -> _Row:
     """Read one posterior's row off its comparison of the layers."""
-    one = table.sel(metric=CONDITIONAL if CONDITIONAL in table["metric"].values else "contraction")
+    one = table.sel(metric=between_metric(table))
     each = 1 - np.atleast_2d(one["value"].transpose(..., "layer").values.astype(np.float64))  # (network, layer)
     over_seeds = table.attrs["interval"] == "seeds"
     found = metrics.student_intervals(each, level=LEVEL)
