@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BARS", "POSTERIORS", "diagnostics", "export", "main", "measured", "posterior", "vgg16"]
+__all__ = ["BARS", "POSTERIORS", "batches", "diagnostics", "export", "main", "measured", "posterior", "vgg16"]
 
 POSTERIORS = {"mean-field": "AutoMeanField", "laplace-diag": "AutoDiagonalLaplace", "laplace-kfac": "AutoKFACLaplace"}
 NUM_IMAGES, NUM_DRAWS = 48, 200
@@ -64,10 +64,16 @@ def posterior(name: str, *, width: int = 64) -> Any:
 
     torch.manual_seed(0)
     model = wiu.nn.BayesianNetwork(vgg16(width), num_data=50_000)
-    data = torch.rand(NUM_IMAGES, 3, 32, 32), torch.randint(10, (NUM_IMAGES,))
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), batch_size=16)
     options: dict[str, Any] = {"epochs": 2, "track": "epoch"} if name == "mean-field" else {"epochs": 0}
-    return wiu.fit(model, getattr(wiu.guides, POSTERIORS[name])(model), loader, **options)
+    return wiu.fit(model, getattr(wiu.guides, POSTERIORS[name])(model), batches(), **options)
+
+
+def batches() -> Any:
+    """Return a loader of random images with labels."""
+    import torch
+
+    data = torch.rand(NUM_IMAGES, 3, 32, 32), torch.randint(10, (NUM_IMAGES,))
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), batch_size=16)
 
 
 @contextmanager
