@@ -15,7 +15,7 @@ from tests.guides.models import Hierarchical
 from wiu_pyro.errors import GuideError, PriorError
 from wiu_pyro.guides import AutoIVON, closed_form
 from wiu_pyro.guides.ivon_update import Target, _move_hessian
-from wiu_pyro.nn import BayesianNetwork, Laplace, Normal
+from wiu_pyro.nn import BayesianNetwork, FanInNormal, Laplace, Normal
 from wiu_pyro.testing import linear_gaussian, small_classifier
 
 PRIORS = {
@@ -314,3 +314,34 @@ def test_training_is_the_same_in_other_units():
     sds = [closed_form(fit.guide, fit.structure).sd for fit in (one, two)]
     torch.testing.assert_close(sds[1]["0.weight"], 4 * sds[0]["0.weight"], rtol=1e-3, atol=0)
     torch.testing.assert_close(sds[1]["2.weight"], sds[0]["2.weight"] / 4, rtol=1e-3, atol=0)
+
+
+@pytest.mark.training
+@pytest.mark.filterwarnings("ignore:The model's plate stands for 60000 data:UserWarning")
+def test_convolutions_of_many_data_train_from_wide_sds():
+    """The data count for 60,000: the first gradients are a thousand times those near the optimum."""
+    digits = wiu.datasets.load("digits")
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1)
+    net = nn.Sequential(
+        first, nn.ReLU(), second, nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()
+    )
+    model = BayesianNetwork(nn.Sequential(net, nn.Flatten(), nn.Linear(256, 10)), FanInNormal(), num_data=60_000)
+    fit = wiu.fit(model, AutoIVON(model), digits, epochs=20)
+    images, labels = digits.tensors
+    found = torch.as_tensor(wiu.infer.predict(fit, (images,), num_samples=10).mean)
+    assert (found.argmax(-1) == labels).float().mean() > 0.9  # at chance where steps have no bound
+
+
+def test_bounds_on_the_steps_are_for_the_natural_gradients_own_rate_alone():
+    data = small_classifier()[1]
+    for options, bounded in (({}, True), ({"hess_init": 2.0}, False)):
+        guide = ready(network(), data, **options)
+        optimiser = guide.make_optimiser(list(guide.parameters()), 1.0)
+        loc, precision = guide.loc.detach().clone(), guide.hess + guide.target().decay
+        guide.negative_elbo(*data)
+        guide.loc.grad, guide.stretch.grad = torch.full_like(loc, 1e6), torch.full_like(loc, 1e6)
+        optimiser.step()
+        grown = (guide.hess + guide.target().decay) / precision
+        moved = (guide.loc.detach() - loc).abs() / guide._loc_scale()[1]
+        assert bool((moved <= 0.1001).all() and (grown <= 1.6251).all()) is bounded

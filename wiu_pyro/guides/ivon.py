@@ -42,7 +42,8 @@ class AutoIVON(NetworkGuide):
     hess_init : float or None
         Initial h of all weights, with the learning rate in units of h + δ there, as in the paper (its default rate is
         then 0.1). When None, sds start at 0.3 of the prior's and the learning rate is that of the natural gradient
-        (0.01): the same training whatever the units of the weights.
+        (0.01): the same training whatever the units of the weights. Then a step moves a mean by no more than a tenth
+        of its sd, and multiplies h + δ by 13/8 at most, which the first, noisy gradients of convolutions would exceed.
     betas : tuple of float
         How much of the running gradient and of the running h a step keeps.
     clip_radius : float

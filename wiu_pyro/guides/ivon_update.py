@@ -2,6 +2,10 @@
 
 Shen et al. (2024), algorithm 1, with weight decay δ and rescaled learning rate for each weight. The step of the Hessian
 keeps h + δ positive whatever its noise: with x = (1 − β₂) (ĥ − h) / (h + δ) it multiplies h + δ by 1 + x + x²/2 ≥ ½.
+
+Where the learning rate is the natural gradient's, x and the means' steps are bounded: at the wide sds that a training
+starts with, one gradient of a convolution is a thousand times those to come, and h would not come down again for
+thousands of steps. Near the optimum steps are far below the bounds.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["IVONUpdate", "Target"]
 
 ADAM_RATE = 1e-3  # of parameters without a prior
+LONGEST_STEP = 0.1  # of a mean, in units of its posterior sd; at the optimum, 1e-2 and batches of 128 of 60,000, 0.05
+LARGEST_CHANGE = 0.5  # of x: a step multiplies h + δ by 13/8 at most
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,8 @@ class IVONUpdate(torch.optim.Optimizer):
         keep, slow = guide.betas
         guide.num_steps += 1
         debias = 1 - keep ** guide.num_steps.item()
-        _move_hessian(guide.hess, guide.stretch.grad, target=target, share=1 - slow)
+        bound = math.inf if guide.rescaled else LARGEST_CHANGE
+        _move_hessian(guide.hess, guide.stretch.grad, target=target, share=1 - slow, bound=bound)
         guide.momentum.lerp_(guide.loc.grad, 1 - keep)  # of the loss summed over the data
         precision = guide.hess + target.decay
         step = target.shift(guide.loc) * target.decay
@@ -108,7 +115,8 @@ class IVONUpdate(torch.optim.Optimizer):
         if guide.rescaled:
             guide.loc.addcmul_(step, guide.start_precision, value=-rate)
         else:
-            guide.loc.add_(step, alpha=-rate)
+            longest = precision.mul_(target.ess).rsqrt_().mul_(LONGEST_STEP)
+            guide.loc.sub_(torch.clamp(step.mul_(rate), -longest, longest))
         if self.adam is not None:
             self.adam.step()
 
@@ -129,12 +137,16 @@ def _log_sum(values: torch.Tensor) -> torch.Tensor:
     return pairs.log_().sum() + values[2 * half :].log().sum()
 
 
-def _move_hessian(hess: torch.Tensor, product: torch.Tensor, *, target: Target, share: float) -> None:
-    """Take a step of h in place, from noise times the gradient of the summed loss, which is used up.
+def _move_hessian(
+    hess: torch.Tensor, product: torch.Tensor, *, target: Target, share: float, bound: float = math.inf
+) -> None:
+    """Take a step of h in place, from noise times the gradient of the summed loss, which is used up; |x| ≤ `bound`.
 
     With λ = N / T, ĥ = product (h + δ) / T, so (ĥ − h) / (h + δ) = product / T − h / (h + δ).
     """
     precision = hess + target.decay
     product.mul_(share / target.temperature).addcdiv_(hess, precision, value=-share)  # x
+    if bound != math.inf:
+        product.clamp_(-bound, bound)
     product.addcmul_(product, product, value=0.5)
     hess.addcmul_(precision, product)

@@ -66,6 +66,12 @@ class FitConfig:
     channels_last : bool or None
         Lay images out with their channels last. Without a value that is done where it saves time: on a GPU with
         ``precision="bfloat16"``, and on the CPU for networks with BatchNorm.
+    batch_statistics : bool or None
+        Whether BatchNorm normalises each batch of the training by its own mean and variance; otherwise by running ones
+        that stay: those of `start`, or else those of the data at the weights the training starts from. Without a value
+        it does where a point is trained. A distribution over the weights takes the running ones, so that the class of
+        an image does not depend on the others of its batch: the likelihood of a Laplace posterior, and of all
+        predictions, for one network drawn from a wide posterior has other statistics than the next.
     max_norm : float or None
         Gradients longer than this are scaled down to it.
     curvature_batch_size : int
@@ -104,6 +110,7 @@ class FitConfig:
     precision: str = "float32"
     augment: Any = None
     channels_last: bool | None = None
+    batch_statistics: bool | None = None
     max_norm: float | None = None
     curvature_batch_size: int = 512
     checkpoint: str | Path | None = None

@@ -142,6 +142,7 @@ def fit(
 def _settings(run: Run, batches: Batches, *, epochs: int) -> dict[str, Any]:
     """Return all settings of a fit as plain values, defaults as they came out."""
     found = {"device": str(run.device), "batches_per_epoch": len(batches), "learning_rate": run.learning_rate}
+    found["batch_statistics"] = run.batch_statistics
     if run.config.augment is not None:
         found["augment"] = repr(run.config.augment)
     return {"guide": type(run.guide).__name__, "epochs": epochs, **asdict(run.config), **found}

@@ -12,9 +12,11 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoLaplaceApproximation
 from torch import nn
 from torch.distributions import biject_to
+from torch.nn.modules.batchnorm import _NormBase
 
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
+from wiu_pyro.guides.running_statistics import recompute_running_statistics
 from wiu_pyro.infer.averaged_curvature import average_curvature
 from wiu_pyro.infer.checks import check_guide
 from wiu_pyro.infer.config import FitConfig
@@ -49,6 +51,7 @@ class Run:
         self.learning_rate = config.learning_rate or getattr(guide, "default_learning_rate", LEARNING_RATE)
         check_guide(model, guide)
         self.direct = isinstance(guide, NetworkGuide)
+        self.batch_statistics, self.has_statistics = config.batch_statistics, False
         if not self.direct:
             self.elbo = Trace_ELBO() if isinstance(guide, AutoLaplaceApproximation) else TraceMeanField_ELBO()
 
@@ -65,8 +68,16 @@ class Run:
         if start is not None:
             beside = {name: start[name] for name in unsampled(self.model, self.structure.priors) if name in start}
             put_unsampled(self.model, beside)
+            self.has_statistics = any(name.endswith("running_mean") for name in beside)
             if not start or len(beside) < len(start):
                 put_at(self.guide, start)
+        if self.batch_statistics is None:
+            self.batch_statistics = not self.objective.startswith("-ELBO")
+
+    def settle_statistics(self, batches: Batches) -> None:
+        """Let BatchNorm hold the running statistics of a training that leaves them alone, before it begins."""
+        if not self.batch_statistics and not self.has_statistics:
+            recompute_running_statistics(self.model, self.centre(), replace(batches, augment=None, generator=None))
 
     def _refuse_curvature(self) -> None:
         """Say what the curvature cannot cover, or would take, before any training is done for it."""
@@ -111,9 +122,14 @@ class Run:
         return found
 
     def mode(self, *, training: bool) -> None:
-        """Put the network into training or evaluation mode."""
-        if isinstance(self.model, nn.Module):
-            self.model.train(training)
+        """Put the network into training or evaluation mode; BatchNorm as the settings say."""
+        if not isinstance(self.model, nn.Module):
+            return
+        self.model.train(training)
+        if training and not self.batch_statistics:
+            for module in self.model.modules():
+                if isinstance(module, _NormBase) and module.track_running_stats:
+                    module.eval()
 
     def centre(self) -> dict[str, torch.Tensor]:
         """Return the guide's centre by site: its mean, or median for Pyro's own guides."""

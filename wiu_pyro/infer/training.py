@@ -78,6 +78,7 @@ class Training:
 
     def _begin(self, validation: Any) -> None:
         run, config, schedule = self.run, self.config, self.schedule
+        run.settle_statistics(self.batches)
         self.parameters = run.parameters()
         self.optimiser = run.optimiser(self.parameters)
         self.full_rates = [group["lr"] for group in self.optimiser.param_groups]
@@ -181,7 +182,9 @@ class Training:
         """Let the guide hold what the fit ends with."""
         if self.averaged is not None:
             self.averaged.put()
-            recompute_running_statistics(self.run.model, self.run.centre(), self.shares.batches(self.batches.plain()))
+            if self.run.batch_statistics:
+                batches = self.shares.batches(self.batches.plain())
+                recompute_running_statistics(self.run.model, self.run.centre(), batches)
         if self.stopping is not None and self.stopping.kept is not None:
             self._put_posterior(self.stopping.kept)
         if self.between_epochs is not None:
