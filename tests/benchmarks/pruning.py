@@ -113,6 +113,9 @@ def main() -> None:
     parser.add_argument("--fine-tune", type=int, default=0, metavar="EPOCHS", help="rows of their own; 0: none")
     parser.add_argument("--curvature-images", type=int, default=10_000, help="training images a curvature goes over")
     parser.add_argument("--compensate", action="store_true", help="rows in which the other weights follow")
+    parser.add_argument("--criteria", nargs="+", metavar="NAME", help="those alone")
+    parser.add_argument("--rankings", nargs="+", default=["global", "uniform"], metavar="NAME")
+    parser.add_argument("--sparsities", nargs="+", type=float, default=list(SPARSITIES), metavar="SHARE")
     parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks"), help="where trained networks are kept")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -127,9 +130,11 @@ def main() -> None:
         fits,
         test,
         train_data=train,
-        sparsities=SPARSITIES,
+        sparsities=tuple(options.sparsities),
+        rankings=tuple(options.rankings),
         fine_tune_epochs=options.fine_tune,
         compensate=options.compensate,
+        **({"criteria": tuple(options.criteria)} if options.criteria else {}),
     )
     path = options.cache / f"pruning_{options.posterior}.nc"
     table.to_netcdf(path, engine="h5netcdf")

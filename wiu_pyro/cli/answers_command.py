@@ -27,6 +27,9 @@ def answers(
         int | None, typer.Option(help="Test images that pruned networks are judged on.", show_default="all")
     ] = None,
     num_samples: Annotated[int, typer.Option(help="Draws behind every set of layers.")] = 50,
+    refit_epochs: Annotated[
+        int, typer.Option(help="Epochs of mean-field posteriors of some layers alone; 0: none are trained.")
+    ] = 0,
     data_root: DataRoot = None,
     debug: Debug = False,
 ) -> None:
@@ -45,7 +48,9 @@ def answers(
     from wiu_pyro.cli.answers import groups_of_seeds, write_answers, write_findings
     from wiu_pyro.cli.answers_interventions import InterventionOptions, write_interventions
 
-    options = InterventionOptions(ood=ood, images=images, prune_images=prune_images, num_samples=num_samples)
+    options = InterventionOptions(
+        ood=ood, images=images, prune_images=prune_images, num_samples=num_samples, refit_epochs=refit_epochs
+    )
     for seeds in groups_of_seeds(folder):
         if tables:
             print(write_answers(seeds, out, data_root=data_root))

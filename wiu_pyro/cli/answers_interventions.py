@@ -41,6 +41,8 @@ class InterventionOptions:
         Draws behind every set of layers.
     effect_draws, effect_images : int
         Behind the layers' effects.
+    refit_epochs : int
+        Of posteriors of some layers alone, where those are trained; 0 leaves them out.
     """
 
     ood: str | None = None
@@ -49,6 +51,7 @@ class InterventionOptions:
     num_samples: int = 50
     effect_draws: int = 20
     effect_images: int = 250
+    refit_epochs: int = 0
 
 
 def write_interventions(
@@ -120,6 +123,8 @@ def _deterministic(fits: list[Any], plan: Plan, options: InterventionOptions) ->
         fits,
         plan.test.first(options.images),
         ood=None if away is None else away[: options.images],
+        train_data=plan.train if options.refit_epochs else None,
+        refit_epochs=options.refit_epochs or None,
         num_samples=options.num_samples,
         effect_draws=options.effect_draws,
         effect_images=options.effect_images,
