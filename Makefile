@@ -48,12 +48,13 @@ docs: $(VENV)/.done-docs
 bench: $(VENV)/.done-test
 	OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} $(BIN)/python -m tests.benchmarks
 
-# a stopped sweep goes on where it was; needs MNIST in WIU_DATA, or downloads it
+# a stopped sweep goes on where it was; MNIST is downloaded where it is missing, notMNIST has to lie in WIU_DATA
 answers: $(VENV)/.done-run
 	$(BIN)/wiu sweep docs/measured/answers/mnist_mlp.toml --out runs/answers/mnist_mlp
-	$(BIN)/wiu answers runs/answers/mnist_mlp --out docs/measured/answers --interventions
+	$(BIN)/wiu answers runs/answers/mnist_mlp --out docs/measured/answers --interventions --ood notmnist --refit-epochs 10
 	$(BIN)/wiu sweep docs/measured/answers/mnist_lenet.toml --out runs/answers/mnist_lenet
-	$(BIN)/wiu answers runs/answers/mnist_lenet --out docs/measured/answers --interventions --prune-images 2000
+	$(BIN)/wiu answers runs/answers/mnist_lenet --out docs/measured/answers --interventions --ood notmnist --refit-epochs 5 \
+		--prune-images 2000
 
 test-arviz1:
 	@python=$$(PYTHON= .ci/find-python 3.12) || { \
