@@ -236,6 +236,23 @@ def test_what_cannot_be_run_is_refused_before_training(changes, error, message, 
         prepare(RunSettings(out=tmp_path / "out", **changes))
 
 
+def test_images_change_at_random_as_the_script_says_unless_told_not_to(tmp_path, capsys):
+    script, folder = tmp_path / "changing.py", tmp_path / "run"
+    text = SCRIPT.format(outputs="num_classes").replace("EPOCHS = 2", "EPOCHS = 2\nAUGMENT = lambda images: images * 0")
+    script.write_text(text)
+    command = ["run", str(script), "--guides", "laplace-diag", *OPTIONS]
+    losses = {}
+    for option in ("--augment", "--no-augment"):
+        assert main([*command, option, "--out", str(folder / option)]) == 0
+        record = json.loads((folder / option / "run.json").read_text())
+        losses[option] = record["point_estimate"]["losses"][-1]
+        assert record["settings"]["augment"] is (option == "--augment")
+    assert losses["--no-augment"] < losses["--augment"]  # black images say nothing of their classes
+    capsys.readouterr()
+    assert main([*command, "--out", str(folder / "--no-augment"), "--resume"]) == 2
+    assert "augment" in capsys.readouterr().err
+
+
 def test_a_network_with_too_few_outputs_is_refused_before_training(tmp_path):
     script = tmp_path / "narrow.py"
     script.write_text(SCRIPT.format(outputs="3"))

@@ -140,6 +140,9 @@ def run(
     data_root: DataRoot = None,
     train_images: TrainImages = None,
     batch_size: Annotated[int, typer.Option(help="Images per training step.")] = 128,
+    augment: Annotated[
+        bool, typer.Option("--augment/--no-augment", help="Change training images as the script's AUGMENT says.")
+    ] = True,
     tune_prior: TunePrior = None,
     tune_per: TunePer = None,
     track_every: TrackEvery = None,
@@ -179,6 +182,7 @@ def run(
         data_root=data_root,
         train_images=train_images,
         batch_size=batch_size,
+        augment=augment,
         tune_prior=tune_prior,
         tune_per=tune_per,
         track_every=track_every,

@@ -66,6 +66,7 @@ class Plan:
             "device": settings.device,
             "num_samples": settings.num_samples,
             "batch_size": settings.batch_size,
+            "augment": settings.augment,
             "tune_prior": settings.tune_prior,
             "tune_per": settings.tune_per,
             "prior": settings.prior,

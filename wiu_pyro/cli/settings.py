@@ -68,6 +68,8 @@ class RunSettings:
         Train on the first so many images alone; None takes all.
     batch_size : int
         Images per training step.
+    augment : bool
+        Change the training images at random, where the script's ``AUGMENT`` says how.
     tune_prior : str or None
         ``"marginal-likelihood"`` tunes the prior of the Laplace posteriors after the fit.
     tune_per : str or None
@@ -101,6 +103,7 @@ class RunSettings:
     data_root: Path | None = None
     train_images: int | None = None
     batch_size: int = 128
+    augment: bool = True
     tune_prior: str | None = None
     tune_per: str | None = None
     track_every: int | None = None

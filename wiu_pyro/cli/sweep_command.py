@@ -36,6 +36,9 @@ def sweep(
     learning_rate: Annotated[float | None, typer.Option(help="As for wiu run.")] = None,
     num_samples: Annotated[int | None, typer.Option(help="As for wiu run.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="As for wiu run.")] = None,
+    augment: Annotated[
+        bool | None, typer.Option("--augment/--no-augment", help="As for wiu run.", show_default="augment")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="As for wiu run.")] = None,
     data_root: DataRoot = None,
     train_images: TrainImages = None,
@@ -75,7 +78,7 @@ def sweep(
     axes = {"models": models, "data": data, "guides": guides, "priors": priors, "seeds": seeds}
     shared = {"epochs": epochs, "vi_epochs": vi_epochs, "learning_rate": learning_rate, "num_samples": num_samples}
     shared |= {"train_images": train_images, "track_every": track_every}
-    shared |= {"batch_size": batch_size, "device": device, "data_root": data_root}
+    shared |= {"batch_size": batch_size, "augment": augment, "device": device, "data_root": data_root}
     shared |= {"tune_prior": tune_prior, "tune_per": tune_per, "ensemble_size": ensemble_size, "report": report}
     grid = read_config(config, out, axes | shared)
     if list_only:
