@@ -246,6 +246,18 @@ def test_the_largest_part_is_named_where_paired_intervals_over_seeds_tell_it_fro
     assert text.split("weights ")[1].startswith(words)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [5, 1])
+def test_of_two_parts_that_are_alike_neither_is_called_the_largest_beyond_the_stated_rate(seeds):
+    """Five in a hundred at most; a binomial with that rate is above the limit once in a hundred."""
+    named, repeats = 0, 60
+    for repeat in range(repeats):
+        rng = np.random.default_rng(100 + repeat)
+        out = within_layer(layer_of(two_way(rng, (seeds, 24, 24), (0.4, 0.4, 0.2)) - 2), num_bootstrap=200)
+        named += "lies" in diagnostics.within_statement(out)
+    assert named <= stats.binom.isf(0.01, repeats, 0.05)
+
+
 def test_a_unit_whose_weights_the_data_tie_together_is_not_dead_though_each_alone_is_as_wide_as_the_prior():
     rng = np.random.default_rng(22)
     layer = dead_layer(rng, outputs=(3, 7))
