@@ -65,6 +65,21 @@ def test_reading_needs_no_torch(arguments, files, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "heavy"), [("['--help']", ("xarray", "matplotlib", "scipy")), ("['summary', PATH]", ("matplotlib",))]
+)
+def test_what_a_command_does_not_use_is_not_imported(arguments, heavy, files):
+    program = (
+        f"import sys; PATH = {str(files[0])!r}\n"
+        f"from wiu_pyro.cli import main; code = main({arguments})\n"
+        f"found = [name for name in {heavy!r} if name in sys.modules]\n"
+        "sys.exit(found and str(found) or code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_summary_has_a_row_per_layer_and_says_when_not_converged(files, capsys):
     code, out, err = run_wiu(capsys, "summary", files[0])
     assert code == 0

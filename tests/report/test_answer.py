@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from wiu_pyro.report.answer import answer, rank_agreement
 from wiu_pyro.report.posterior import Posterior, convergence_sentence
+from wiu_pyro.report.run_answer import answer, rank_agreement
 
 LAYERS = ("fc1", "fc2", "out")
 

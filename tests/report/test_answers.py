@@ -12,7 +12,7 @@ from wiu_pyro.errors import DataError, SchemaError
 from wiu_pyro.export import concat
 from wiu_pyro.report import findings, findings_rst, read_answers
 from wiu_pyro.report.answers import ALL, TABLES, answer_tables, write_answer, write_record
-from wiu_pyro.report.findings import QUESTIONS
+from wiu_pyro.report.answers_findings import QUESTIONS
 
 STATEMENTS = {
     "between_layers": diagnostics.between_statement,

@@ -22,7 +22,7 @@ from wiu_pyro.cli.run_settings import settings_of
 from wiu_pyro.errors import DataError, WiuError
 from wiu_pyro.nn.scripts import load_model_script
 from wiu_pyro.report.answers import ALL, answer_tables, read_answers, write_answer, write_record
-from wiu_pyro.report.findings import findings_rst
+from wiu_pyro.report.answers_findings import findings_rst
 from wiu_pyro.report.folder import RunFolder, written_aside
 from wiu_pyro.report.where import where_rst
 

@@ -13,7 +13,7 @@ from wiu_pyro.cli.tables import print_json, print_table
 from wiu_pyro.diagnostics.seeds import num_seeds
 from wiu_pyro.errors import SchemaError, near_matches
 from wiu_pyro.export.container import build
-from wiu_pyro.report import Posterior
+from wiu_pyro.report.posterior import Posterior
 
 __all__ = ["exact_rows", "show_group"]
 

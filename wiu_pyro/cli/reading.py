@@ -19,12 +19,10 @@ from wiu_pyro.cli.sweep_table import is_sweep, show_sweep
 from wiu_pyro.cli.tables import print_json, print_table
 from wiu_pyro.errors import DataError, SchemaError, near_matches
 from wiu_pyro.export.stores import is_zarr
-from wiu_pyro.report import Posterior, write_report
 from wiu_pyro.report.columns import SHORT_COLUMNS, layer_rows
-from wiu_pyro.report.figures import figure_of
 from wiu_pyro.report.folder import RunFolder, written_aside
 from wiu_pyro.report.numbers import estimate
-from wiu_pyro.report.posterior import convergence_sentence
+from wiu_pyro.report.posterior import Posterior, convergence_sentence
 
 __all__ = [
     "draw_plot",
@@ -247,6 +245,7 @@ def draw_plot(path: Path, kind: str, *, output: Path, layer: str | None) -> None
 
     mpl.use("Agg")
     from wiu_pyro import plots
+    from wiu_pyro.report.figures import figure_of
 
     if kind not in plots.KINDS:
         raise DataError(f"Unknown kind of plot '{kind}'. {near_matches(kind, plots.KINDS)}")
@@ -276,6 +275,8 @@ def _layer_option(draw: Any, kind: str, layer: str | None, posterior: Posterior)
 
 def show_report(path: Path) -> None:
     """Write the page of a run again and print where it is."""
+    from wiu_pyro.report.page import write_report
+
     folder = RunFolder(path)
     posteriors, missing = read_posteriors(folder)
     print(write_report(path, posteriors, missing=missing))

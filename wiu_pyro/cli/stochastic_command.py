@@ -10,9 +10,7 @@ import typer
 
 from wiu_pyro.cli.console import say
 from wiu_pyro.cli.options import DataRoot, Debug, Report
-from wiu_pyro.cli.run_settings import settings_of
 from wiu_pyro.errors import DataError
-from wiu_pyro.report.folder import STOCHASTIC_LAYERS, RunFolder, written_aside
 
 __all__ = ["images_away", "stochastic_layers"]
 
@@ -49,6 +47,8 @@ def stochastic_layers(
     from wiu_pyro.cli.plan import load
     from wiu_pyro.cli.point import PointEstimate
     from wiu_pyro.cli.reading import print_wrapped, show_report
+    from wiu_pyro.cli.run_settings import settings_of
+    from wiu_pyro.report.folder import STOCHASTIC_LAYERS, RunFolder, written_aside
 
     run = RunFolder(folder)
     plan = load(settings_of(run, guides, data_root))

@@ -15,7 +15,6 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from wiu_pyro.report.agreement import agreement_section
-from wiu_pyro.report.answer import answer
 from wiu_pyro.report.content import Alert, FigureGroup, Section
 from wiu_pyro.report.differences import between_section, within_section
 from wiu_pyro.report.figures import figure_section, side_by_side
@@ -25,6 +24,7 @@ from wiu_pyro.report.more import more_section
 from wiu_pyro.report.posterior import Posterior, convergence_sentence
 from wiu_pyro.report.prediction import declined_section, prediction_section
 from wiu_pyro.report.pruning import pruning_section
+from wiu_pyro.report.run_answer import answer
 from wiu_pyro.report.setup import convergence_section, coverage_section, reproduce_section, setup_section
 from wiu_pyro.report.six_answers import network_figure, six_answers
 from wiu_pyro.report.stochastic import stochastic_section

@@ -14,7 +14,7 @@ import xarray as xr
 from wiu_pyro import metrics
 from wiu_pyro.diagnostics.wording import Figure, percent
 from wiu_pyro.report.answers import Answers
-from wiu_pyro.report.findings import escaped
+from wiu_pyro.report.answers_findings import escaped
 from wiu_pyro.report.like_with_like import between_metric
 from wiu_pyro.report.numbers import MISSING
 
