@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import wiu_pyro as wiu
 from wiu_pyro.cli import main
@@ -79,6 +80,18 @@ def test_interventions_are_over_all_seeds(answers):
     for name in ("laplace-diag", "mean-field"):
         assert answers.table(network, "pruning", name).attrs["num_networks"] == 2
         assert answers.table(network, "stochastic_layers", name).attrs["num_seeds"] == 2
+
+
+def test_refits_are_trained_where_epochs_are_given_and_sets_are_those_asked_for(sweep, answers, tmp_path):
+    out = tmp_path / "refits"
+    options = ["--interventions", "--refit-epochs", "1", "--sets", "only", *FEW]
+    assert main(["answers", str(sweep), "--out", str(out), "--no-tables", *options]) == 2
+    assert main(["answers", str(sweep), "--out", str(out), *options]) == 0
+    (network,) = answers.networks
+    table = xr.load_dataset(out / network / "mean-field" / "stochastic_layers.nc.gz", engine="scipy")
+    assert not table.attrs["refitted_reason"]
+    assert "no train_data" in answers.table(network, "stochastic_layers", "mean-field").attrs["refitted_reason"]
+    assert [str(name).split()[0] for name in table["layer_set"].values] == ["none", "only", "only", "all"]
 
 
 def test_what_was_found_is_written_in_words(answers):

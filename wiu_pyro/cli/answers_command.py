@@ -27,6 +27,14 @@ def answers(
         int | None, typer.Option(help="Test images that pruned networks are judged on.", show_default="all")
     ] = None,
     num_samples: Annotated[int, typer.Option(help="Draws behind every set of layers.")] = 50,
+    sets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Sets of layers to leave uncertain; of a deep network, only: each layer alone.",
+            show_default="only,last,first,all_but",
+        ),
+    ] = None,
     refit_epochs: Annotated[
         int, typer.Option(help="Epochs of mean-field posteriors of some layers alone; 0: none are trained.")
     ] = 0,
@@ -47,9 +55,17 @@ def answers(
     """
     from wiu_pyro.cli.answers import groups_of_seeds, write_answers, write_findings
     from wiu_pyro.cli.answers_interventions import InterventionOptions, write_interventions
+    from wiu_pyro.report import read_answers
 
+    if not tables:
+        read_answers(out)  # raises at once where there is nothing for the interventions to stand beside
     options = InterventionOptions(
-        ood=ood, images=images, prune_images=prune_images, num_samples=num_samples, refit_epochs=refit_epochs
+        ood=ood,
+        images=images,
+        prune_images=prune_images,
+        num_samples=num_samples,
+        families=None if sets is None else tuple(name.strip() for name in sets.split(",")),
+        refit_epochs=refit_epochs,
     )
     for seeds in groups_of_seeds(folder):
         if tables:

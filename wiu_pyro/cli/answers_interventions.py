@@ -41,6 +41,8 @@ class InterventionOptions:
         Draws behind every set of layers.
     effect_draws, effect_images : int
         Behind the layers' effects.
+    families : tuple of str or None
+        Of sets of layers: see `wiu_pyro.interventions.stochastic_layers`; all of them when None.
     refit_epochs : int
         Of posteriors of some layers alone, where those are trained; 0 leaves them out.
     """
@@ -51,6 +53,7 @@ class InterventionOptions:
     num_samples: int = 50
     effect_draws: int = 20
     effect_images: int = 250
+    families: tuple[str, ...] | None = None
     refit_epochs: int = 0
 
 
@@ -125,6 +128,7 @@ def _deterministic(fits: list[Any], plan: Plan, options: InterventionOptions) ->
         ood=None if away is None else away[: options.images],
         train_data=plan.train if options.refit_epochs else None,
         refit_epochs=options.refit_epochs or None,
+        **({} if options.families is None else {"families": options.families}),
         num_samples=options.num_samples,
         effect_draws=options.effect_draws,
         effect_images=options.effect_images,
