@@ -322,3 +322,9 @@ def test_what_cannot_be_split_is_refused():
         diagnostics.within_statement(out, "log_sd_to")
     with pytest.raises(SchemaError, match="A table with 'share' over 'part' is needed"):
         diagnostics.within_statement(diagnostics.layer_uncertainty(synthetic().idata))
+
+
+def test_a_layer_without_an_interval_has_no_part_called_the_largest():
+    rng = np.random.default_rng(5)
+    text = diagnostics.within_statement(within_layer(layer_of(two_way(rng, (1, 10, 30), (0.9, 0.1, 0.1)) - 2)))
+    assert "has no part that is told apart as the largest; without an interval: 'fc'." in text

@@ -1,5 +1,7 @@
 """`prune` against networks in which it is known what every weight is worth, and against plain loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -164,13 +166,20 @@ def test_unpruned_linearised_predictive_agrees_with_the_closed_form_within_its_n
 
 def test_several_seeds_stand_along_chain_with_intervals_over_them():
     fit, data = planted(500)
-    table = prune([fit] * 5, data, criteria=("signal_to_noise", "random"), sparsities=SHARES)
+    fits = [replace(fit, seed=seed) for seed in range(5)]
+    table = prune(fits, data, criteria=("signal_to_noise", "random"), sparsities=SHARES)
     assert table.sizes["chain"] == 5
     rise = table["error_difference"].sel(one_shot("random"))
     expected = metrics.student_intervals(rise.transpose("chain", "sparsity").values)
     np.testing.assert_allclose(table["seeds_error_difference_high"].sel(one_shot("random")), expected.high)
     assert float(table["seeds_safe_sparsity"].sel(one_shot("signal_to_noise"))) == USELESS
     assert float(table["seeds_safe_sparsity"].sel(one_shot("random"))) == 0
+
+
+def test_one_network_given_five_times_is_no_five_seeds():
+    fit, data = planted(20)
+    with pytest.raises(DataError, match="of 5 fits seed 0 stands more than once. Give each seed once"):
+        prune([fit] * 5, data, sparsities=(0.5,))
 
 
 def test_four_seeds_have_a_mean_and_no_interval():

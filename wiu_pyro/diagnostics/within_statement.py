@@ -78,18 +78,25 @@ def _largest_parts(rows: xr.Dataset, layers: list[str], quantity: str) -> str:
     what = QUANTITIES.get(quantity, quantity.replace("_", " "))
     if not layers:
         return f"No layer has a {what} to split: its weights are all alike, or no table of outputs by inputs."
-    parts = [_largest(rows.sel(layer=layer)) for layer in layers]
+    tested = [layer for layer in layers if _has_interval(rows.sel(layer=layer))]
+    parts = [_largest(rows.sel(layer=layer)) for layer in tested]
     counts = sorted(((parts.count(part), part) for part in set(parts) if part), reverse=True)
-    found = [f"{WORDS[part]} in {count} of {len(layers)} layers" for count, part in counts]
-    alike = [f"'{layer}'" for layer, part in zip(layers, parts, strict=True) if not part]
+    found = [f"{WORDS[part]} in {count} of {len(tested)} layers" for count, part in counts]
+    alike = [f"'{layer}'" for layer, part in zip(tested, parts, strict=True) if not part]
+    untested = f"; without an interval: {', '.join(map(repr, [x for x in layers if x not in tested]))}"
+    rest = untested if len(tested) < len(layers) else ""
     if not found:
-        return f"The spread of {what} over a layer's weights has no part that is told apart as the largest."
+        return f"The spread of {what} over a layer's weights has no part that is told apart as the largest{rest}."
     open_ = f"; not told apart in {', '.join(alike)}" if alike else ""
-    return f"The largest part of the spread of {what} over a layer's weights lies {', '.join(found)}{open_}."
+    return f"The largest part of the spread of {what} over a layer's weights lies {', '.join(found)}{open_}{rest}."
+
+
+def _has_interval(row: xr.Dataset) -> bool:
+    return bool(np.isfinite(row["share_low"].sel(part="rest")).all())
 
 
 def _largest(row: xr.Dataset) -> str:
-    """Return the part told apart as the largest; empty where the intervals do not tell. Without any, by the figures."""
+    """Return the part that the intervals tell apart as the largest; empty where they do not."""
     parts = [
         str(part) for part in row["part"].values if part == "rest" or float(row["chance_share"].sel(part=part)) > 0
     ]
@@ -104,7 +111,6 @@ def _largest(row: xr.Dataset) -> str:
     else:
         low, high = row["share_low"].values, row["share_high"].values
         apart = low[..., top] > np.delete(high, top, axis=-1).max(axis=-1, initial=-1.0)
-        apart = apart | ~np.isfinite(low).all(axis=-1)
     return parts[top] if np.all(apart) else ""
 
 

@@ -26,7 +26,7 @@ from wiu_pyro.interventions.config import PruneConfig, read_config
 from wiu_pyro.interventions.curves import NETWORKS, PROCEDURES, Curves, removals
 from wiu_pyro.interventions.judgement import Judge
 from wiu_pyro.interventions.pruned_predictions import Network, gathered
-from wiu_pyro.interventions.pruning_table import add_seeds, described, filled
+from wiu_pyro.interventions.pruning_table import FEWEST_SEEDS, add_seeds, described, filled
 
 __all__ = ["prune"]
 
@@ -98,7 +98,8 @@ def prune(
     Raises
     ------
     DataError
-        If an option is wrong, the labels are none of a classification, or a criterion asked for cannot be had.
+        If an option is wrong, the labels are none of a classification, a criterion asked for cannot be had, or of five
+        fits and more a seed stands twice: as further replicates they would make the intervals too narrow.
     GuideError
         If this is no posterior, or fine-tuning or the surgeon lacks training data.
     ModelError
@@ -116,6 +117,7 @@ def prune(
     posteriors = [network for one in posteriors for network in getattr(one, "networks", (one,))]
     draws = config.num_samples or MOMENT_DRAWS
     sources = [read_source(one, model=model, data=data, num_samples=draws, seed=config.seed) for one in posteriors]
+    _refuse_repeated(sources)
     images, labels = gathered(data, sources[0])
     networks: list[xr.Dataset] = []
     left_out: dict[str, str] = {}
@@ -125,7 +127,9 @@ def prune(
             left_out |= missing
     table = xr.concat(networks, dim="chain", join="outer") if len(networks) > 1 else networks[0]
     if len(networks) > 1:
-        table = add_seeds(table.assign_coords(chain=np.arange(len(networks))), config)
+        # chains of MCMC explore one posterior: they are no replicates
+        several = all(posterior_attrs(source, labels={}).get("guide") != "MCMC" for source in sources)
+        table = add_seeds(table.assign_coords(chain=np.arange(len(networks))), config, replicates=several)
     described(table)
     table.attrs = _attrs(sources, config) | {
         "num_networks": len(networks),
@@ -133,6 +137,16 @@ def prune(
         "left_out": "; ".join(f"{name}: {reason}" for name, reason in left_out.items()),
     }
     return table
+
+
+def _refuse_repeated(sources: Sequence[Source]) -> None:
+    seeds = [source.fit.seed for source in sources if source.fit is not None]
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice and len(seeds) >= FEWEST_SEEDS:
+        raise DataError(
+            f"Networks from different seeds are needed as replicates, but of {len(seeds)} fits seed "
+            f"{', '.join(map(str, twice))} stands more than once. Give each seed once."
+        )
 
 
 def _networks(

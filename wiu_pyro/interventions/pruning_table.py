@@ -65,7 +65,7 @@ def filled(
     return table
 
 
-def add_seeds(table: xr.Dataset, config: PruneConfig) -> xr.Dataset:
+def add_seeds(table: xr.Dataset, config: PruneConfig, *, replicates: bool = True) -> xr.Dataset:
     """Return the table with means over its networks, and with five or more their intervals and safe sparsities.
 
     Parameters
@@ -73,13 +73,15 @@ def add_seeds(table: xr.Dataset, config: PruneConfig) -> xr.Dataset:
     table : Dataset
         With a dim ``chain``.
     config : PruneConfig
+    replicates : bool
+        Whether the networks were trained from different seeds; otherwise there is no interval.
 
     Returns
     -------
     Dataset
     """
     out = table.copy()
-    enough = table.sizes["chain"] >= FEWEST_SEEDS
+    enough = replicates and table.sizes["chain"] >= FEWEST_SEEDS
     for prefix in ("", "layer_"):
         for name in (f"{prefix}{score}{end}" for score in SCORES for end in ("", "_difference")):
             if name in table:
