@@ -197,6 +197,16 @@ def test_what_moves_while_the_rate_falls_is_said():
     assert "moved on" not in diagnostics.convergence_statement(asked(EVEN))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.02, 0.05])
+def test_noise_alone_is_no_movement_at_the_end_at_the_stated_rate(noise):
+    """Five in a hundred at most; a binomial with that rate is above the limit once in a thousand."""
+    said = sum(
+        "moved on" in diagnostics.convergence_statement(asked(EVEN, noise=noise, seed=seed)) for seed in range(60)
+    )
+    assert said <= 9
+
+
 def test_over_seeds_a_movement_at_the_end_is_said_where_its_interval_leaves_out_zero():
     table = asked(EVEN, tail=0.1, chains=5)
     shape = table["tail_change"].shape

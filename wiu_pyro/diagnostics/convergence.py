@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy import stats
 
 from wiu_pyro import metrics
 from wiu_pyro.diagnostics.moments import squeeze_chain
@@ -39,6 +40,7 @@ DESCRIPTIONS = {
     "converged_epoch_high": "upper end of its interval, by the noise from record to record",
     "distance": "distance from the end at the full rate, in units of the tolerance",
     "tail_change": "relative change from the end of the full rate to the end of the training",
+    "tail_noise": "relative change that noise from record to record would reach by chance in one of 20 networks",
     "late": "1: the layer converged after all others, beyond the noise",
     "early_stop_epoch": "epoch after which early stopping would have stopped; none: it would not have",
     "early_stop_best": "epoch of the best loss by then",
@@ -77,7 +79,9 @@ def convergence(idata: Any, *, tolerance: float = 0.02, patience: int = 5) -> xr
         overlap in any network. ``seeds_converged_epoch`` (layer) with ``_low`` and ``_high`` over 5 seeds or more, a
         layer that never converged counted at the end of the full rate. ``distance`` (quantity, epoch, layer): of the
         smoothed quantity from its end, in tolerances. ``tail_change`` (quantity, layer): relative change while the
-        learning rate fell, NaN where it did not. ``early_stop_epoch``, ``early_stop_best``: epochs done.
+        learning rate fell, NaN where it did not; ``tail_noise``: what noise from record to record reaches by chance in
+        any of them in one network of 20, and no less than the 0.01. ``early_stop_epoch``, ``early_stop_best``: epochs
+        done.
         Attributes: ``tolerance``, ``patience``, ``early_stop_on``, ``objective`` (what the loss is),
         ``full_rate_epochs``, ``num_epochs``, ``assessed`` (1, or 0 with fewer than 10 records at the full rate),
         ``num_seeds`` and how the training was seen.
@@ -141,7 +145,7 @@ def _network(records: xr.Dataset, tolerance: float) -> xr.Dataset:
     epochs, layers = records["epoch"].values, records["layer"].values
     full = epochs <= float(records["full_rate_epochs"]) + 1e-9
     shape = (len(QUANTITIES), len(layers))
-    settled, tail = np.full(shape, np.nan), np.full(shape, np.nan)
+    settled, tail, noise = (np.full(shape, np.nan) for _ in range(3))
     distance = np.full((shape[0], len(epochs), shape[1]), np.nan)
     ends = np.full((2, len(layers)), np.nan)
     if full.sum() >= FEWEST_RECORDS:
@@ -155,7 +159,7 @@ def _network(records: xr.Dataset, tolerance: float) -> xr.Dataset:
                 options = {"tolerance": tolerance, "floor": FLOORS[name]}
                 settled[row, place] = _epoch(metrics.settled_from(curve[full], **options), epochs[full])
                 distance[row, full, place] = metrics.distance_from_end(curve[full], **options)
-                tail[row, place] = _tail(curve, full)
+                tail[row, place], noise[row, place] = _tail(curve, full, floor=FLOORS[name], num_changes=noise.size)
                 drawn = metrics.settled_from(metrics.noisy_copies(curve[full], NUM_COPIES, rng=rng), **options)
                 copies.append(_epoch(drawn, epochs[full]))
             if copies:
@@ -169,6 +173,7 @@ def _network(records: xr.Dataset, tolerance: float) -> xr.Dataset:
         "converged_epoch_high": ("layer", np.fmax(ends[1], converged)),
         "distance": (("quantity", "epoch", "layer"), distance),
         "tail_change": (("quantity", "layer"), tail),
+        "tail_noise": (("quantity", "layer"), noise),
         "last_full_epoch": ((), float(epochs[full].max()) if full.any() else np.nan),
     }
     return xr.Dataset(variables, coords={"quantity": list(QUANTITIES), "layer": layers, "epoch": epochs})
@@ -186,12 +191,18 @@ def _ends(epochs: np.ndarray, num_layers: int) -> np.ndarray:
     return np.quantile(epochs, [outside, 1 - outside], method="inverted_cdf")
 
 
-def _tail(curve: np.ndarray, full: np.ndarray) -> float:
+def _tail(curve: np.ndarray, full: np.ndarray, *, floor: float, num_changes: int) -> tuple[float, float]:
+    """Return the relative change after the full rate, and what noise, or the floor, reaches in any of so many."""
     if full.all():
-        return np.nan
-    num = max(1, int(full.sum()) // 10)
-    before = curve[full][-num:].mean()
-    return float(curve[-max(1, len(curve) // 10) :].mean() / before - 1) if before else np.nan
+        return np.nan, np.nan
+    level, num, last = curve[full], max(1, int(full.sum()) // 10), max(1, len(curve) // 10)
+    before = level[-num:].mean()
+    if not before:
+        return np.nan, np.nan
+    steps = np.diff(level[len(level) // 2 :])  # of neighbours: a drift hardly enters
+    error = steps.std(ddof=1) / np.sqrt(2) * np.sqrt(1 / num + 1 / last)
+    reach = stats.t.isf((1 - LEVEL) / (2 * num_changes), len(steps) - 1) * error
+    return float(curve[-last:].mean() / before - 1), float(max(reach, floor) / abs(before))
 
 
 def _add_seeds(table: xr.Dataset) -> None:

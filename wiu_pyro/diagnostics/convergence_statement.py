@@ -123,9 +123,12 @@ def _late(table: xr.Dataset) -> list[str]:
 
 
 def _tail(table: xr.Dataset) -> list[str]:
-    """Say which layers moved on while the learning rate fell: over seeds those whose interval leaves out 0."""
+    """Say which layers moved on while the learning rate fell: beyond the noise, over seeds by their interval."""
     change, low, high = _tail_changes(table)  # (quantity, layer)
     usable = np.isfinite(change) & (np.abs(change) > table.attrs["tolerance"]) & ~((low <= 0) & (high >= 0))
+    if "seeds_converged_epoch" not in table:
+        each = np.abs(table["tail_change"]) > table["tail_noise"]
+        usable &= (each.all("chain") if "chain" in each.dims else each).transpose("quantity", "layer").values
     texts = []
     for place, layer in enumerate(table["layer"].values.tolist()):
         if usable[:, place].any():

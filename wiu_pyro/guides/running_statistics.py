@@ -10,7 +10,14 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from wiu_pyro.nn import evaluation_mode, run_at, weight_module
 
-__all__ = ["recompute_running_statistics"]
+__all__ = ["recompute_running_statistics", "tracking_layers"]
+
+
+def tracking_layers(model: Callable[..., Any]) -> list[_NormBase]:
+    """Return a model's normalisation layers that keep running statistics."""
+    root = weight_module(model)
+    modules = [] if root is None else list(root.modules())
+    return [one for one in modules if isinstance(one, _NormBase) and one.track_running_stats]
 
 
 def recompute_running_statistics(
@@ -28,9 +35,7 @@ def recompute_running_statistics(
     batches : iterable of tuple of Tensor
         What the model is called with.
     """
-    root = weight_module(model)
-    modules = [] if root is None else list(root.modules())
-    layers = [one for one in modules if isinstance(one, _NormBase) and one.track_running_stats]
+    layers = tracking_layers(model)
     if not layers:
         return
     before = {layer: layer.momentum for layer in layers}

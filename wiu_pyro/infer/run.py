@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +12,10 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoLaplaceApproximation
 from torch import nn
 from torch.distributions import biject_to
-from torch.nn.modules.batchnorm import _NormBase
 
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
-from wiu_pyro.guides.running_statistics import recompute_running_statistics
+from wiu_pyro.guides.running_statistics import recompute_running_statistics, tracking_layers
 from wiu_pyro.infer.averaged_curvature import average_curvature
 from wiu_pyro.infer.checks import check_guide
 from wiu_pyro.infer.config import FitConfig
@@ -76,7 +75,9 @@ class Run:
 
     def settle_statistics(self, batches: Batches) -> None:
         """Let BatchNorm hold the running statistics of a training that leaves them alone, before it begins."""
-        if not self.batch_statistics and not self.has_statistics:
+        if self.batch_statistics or self.has_statistics or not tracking_layers(self.model):
+            return
+        with suppress(NotImplementedError):  # a flow has no centre: the network's own statistics stay
             recompute_running_statistics(self.model, self.centre(), replace(batches, augment=None, generator=None))
 
     def _refuse_curvature(self) -> None:
@@ -127,9 +128,8 @@ class Run:
             return
         self.model.train(training)
         if training and not self.batch_statistics:
-            for module in self.model.modules():
-                if isinstance(module, _NormBase) and module.track_running_stats:
-                    module.eval()
+            for layer in tracking_layers(self.model):
+                layer.eval()
 
     def centre(self) -> dict[str, torch.Tensor]:
         """Return the guide's centre by site: its mean, or median for Pyro's own guides."""
