@@ -7,6 +7,7 @@ seeds, each under several posteriors. Is the uncertainty spread evenly over thei
 network, or the approximation?
 """
 
+import sys
 import textwrap
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import wiu_pyro as wiu
 # The runs take an hour or two, so their answers are kept as small tables beside the documentation: what each diagnostic
 # said of each posterior, seeds along ``chain``. ``make answers`` computes them again.
 
-answers = wiu.report.read_answers(Path(__file__).resolve().parents[1] / "docs" / "measured" / "answers")
+answers = wiu.report.read_answers(Path(sys.argv[0]).resolve().parents[1] / "docs" / "measured" / "answers")
 for network in answers.networks:
     record = answers.record(network)
     settings = record["settings"]

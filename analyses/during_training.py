@@ -7,6 +7,7 @@ follow both layers of a small network through the training of a variational post
 estimate, and ask when each had converged, and whether early stopping would have stopped before.
 """
 
+import sys
 import textwrap
 from pathlib import Path
 
@@ -98,7 +99,7 @@ print(wiu.diagnostics.convergence_statement(wiu.diagnostics.convergence(seeds)))
 # The same of networks too large to train on this page; ``make answers`` trains them again. First the mean field of the
 # multilayer perceptron of 2 x 400 units, lines are means over the seeds with their intervals:
 
-answers = wiu.report.read_answers(Path(__file__).resolve().parents[1] / "docs" / "measured" / "answers")
+answers = wiu.report.read_answers(Path(sys.argv[0]).resolve().parents[1] / "docs" / "measured" / "answers")
 
 
 def curves(network, name):

@@ -7,6 +7,7 @@ questions in this. What does the posterior at hand predict when the other layers
 And what does a network predict that is Bayesian in that layer from the start (*refitted*)?
 """
 
+import sys
 import textwrap
 from pathlib import Path
 
@@ -120,7 +121,7 @@ plt.show()
 # several: a list of fits with different seeds in place of one, five or more, makes all intervals those over seeds. The
 # tables of two networks on MNIST were saved; ``make answers`` computes them again.
 
-answers = wiu.report.read_answers(Path(__file__).resolve().parents[1] / "docs" / "measured" / "answers")
+answers = wiu.report.read_answers(Path(sys.argv[0]).resolve().parents[1] / "docs" / "measured" / "answers")
 for found in wiu.report.findings(answers, "last_layer"):
     print(textwrap.fill(str(found), width=100, subsequent_indent="    "))
 

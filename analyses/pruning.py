@@ -6,6 +6,7 @@ A weight whose posterior is wide around zero can be set to zero and hardly anyth
 ranking finds them, and does it differ from layer to layer? Five networks that read handwritten digits are pruned.
 """
 
+import sys
 import textwrap
 from pathlib import Path
 
@@ -100,7 +101,7 @@ print(f"{type(net).__name__}: {net[1].weight._nnz() + net[3].weight._nnz():,} of
 # unidentified where nobody could tell its posterior from its prior: a KL of at most 0.01 nats. By the conditional sd,
 # so that like stands beside like:
 
-answers = wiu.report.read_answers(Path(__file__).resolve().parents[1] / "docs" / "measured" / "answers")
+answers = wiu.report.read_answers(Path(sys.argv[0]).resolve().parents[1] / "docs" / "measured" / "answers")
 for found in wiu.report.findings(answers, "pruning"):
     print(textwrap.fill(str(found), width=100, subsequent_indent="    "))
 

@@ -6,6 +6,7 @@ Pruning removes small weights; pruning by signal-to-noise removes weights that a
 nothing to do with the size the two would be one. What has the size of a weight to do with its uncertainty?
 """
 
+import sys
 import textwrap
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import wiu_pyro as wiu
 # The tables were saved from five trainings of each network; ``make answers`` computes them again. Like stands beside
 # like: of KFAC the conditional sd is taken, which mean field and the diagonal report by their making.
 
-answers = wiu.report.read_answers(Path(__file__).resolve().parents[1] / "docs" / "measured" / "answers")
+answers = wiu.report.read_answers(Path(sys.argv[0]).resolve().parents[1] / "docs" / "measured" / "answers")
 tables = answers.tables("mnist_mlp", "magnitude_conditional")
 
 # %%

@@ -6,6 +6,7 @@ Ten thousand weights of one layer are not equally uncertain. Do they differ by t
 read, by their place in a kernel, or each for itself? Two networks on MNIST, five seeds each, under several posteriors.
 """
 
+import sys
 import textwrap
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import wiu_pyro as wiu
 # %%
 # The tables were saved from the five trainings; ``make answers`` computes them again.
 
-answers = wiu.report.read_answers(Path(__file__).resolve().parents[1] / "docs" / "measured" / "answers")
+answers = wiu.report.read_answers(Path(sys.argv[0]).resolve().parents[1] / "docs" / "measured" / "answers")
 
 # %%
 # Sums of squares

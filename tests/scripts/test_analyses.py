@@ -36,3 +36,9 @@ def test_analysis_runs_alone(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
     assert plt.get_fignums()
+
+
+@pytest.mark.parametrize("path", ANALYSES, ids=lambda path: path.stem)
+def test_analysis_finds_its_files_where_the_documentation_runs_it(path):
+    """sphinx-gallery runs a script's text, in which ``__file__`` is not defined; ``sys.argv[0]`` is its path."""
+    assert "__file__" not in path.read_text(encoding="utf-8")
