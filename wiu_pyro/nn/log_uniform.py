@@ -14,7 +14,7 @@ __all__ = ["LogUniform", "is_improper"]
 
 
 class LogUniform(dist.TorchDistribution):
-    """The density 1 / |w|, up to a constant that does not exist: log |w| is uniform on the whole line.
+    """The density ``1 / |w|``, up to a constant that does not exist: ``log |w|`` is uniform on the whole line.
 
     It says the same whatever the unit of w is. It has no integral, no mean and no sd, and nothing can be drawn from it:
     a model cannot have it, but a posterior can be held against it.
@@ -38,7 +38,7 @@ class LogUniform(dist.TorchDistribution):
         return LogUniform(self.like.new_empty(()).expand(batch_shape))
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        """Return −log |w| of each weight: infinite at 0, and up to a constant."""
+        """Return ``−log |w|`` of each weight: infinite at 0, and up to a constant."""
         return -value.abs().log()
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> torch.Tensor:  # noqa: B008
