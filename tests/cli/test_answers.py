@@ -12,7 +12,7 @@ import xarray as xr
 
 import wiu_pyro as wiu
 from wiu_pyro.cli import main
-from wiu_pyro.cli.answers import ENSEMBLE, groups_of_seeds
+from wiu_pyro.cli.answers import ENSEMBLE, _Written, groups_of_seeds
 from wiu_pyro.cli.answers_interventions import fit_again
 from wiu_pyro.cli.point import PointEstimate
 from wiu_pyro.report import read_answers
@@ -92,6 +92,14 @@ def test_refits_are_trained_where_epochs_are_given_and_sets_are_those_asked_for(
     assert not table.attrs["refitted_reason"]
     assert "no train_data" in answers.table(network, "stochastic_layers", "mean-field").attrs["refitted_reason"]
     assert [str(name).split()[0] for name in table["layer_set"].values] == ["none", "only", "only", "all"]
+
+
+def test_an_earlier_table_goes_where_its_diagnostic_now_has_none(tmp_path):
+    written = _Written(tmp_path / "net")
+    written.add("mean-field", "compare", xr.Dataset({"accuracy": 0.5}))
+    written.add("mean-field", "compare", "no predictions")
+    assert not any((tmp_path / "net").rglob("*.nc.gz"))
+    assert written.missing == {"mean-field": {"compare": "no predictions"}}
 
 
 def test_what_was_found_is_written_in_words(answers):

@@ -21,7 +21,7 @@ from wiu_pyro.cli.point import PointEstimate
 from wiu_pyro.cli.run_settings import settings_of
 from wiu_pyro.errors import DataError, WiuError
 from wiu_pyro.nn.scripts import load_model_script
-from wiu_pyro.report.answers import ALL, answer_tables, read_answers, write_answer, write_record
+from wiu_pyro.report.answers import ALL, answer_tables, read_answers, remove_answer, write_answer, write_record
 from wiu_pyro.report.answers_findings import findings_rst
 from wiu_pyro.report.folder import RunFolder, written_aside
 from wiu_pyro.report.where import where_rst
@@ -117,6 +117,7 @@ class _Written:
     def add(self, posterior: str, name: str, table: xr.Dataset | str) -> None:
         if isinstance(table, str):
             self.missing.setdefault(posterior, {})[name] = table
+            remove_answer(self.folder, posterior=posterior, name=name)  # an earlier one is of other runs
         else:
             write_answer(self.folder, table, posterior=posterior, name=name)
 

@@ -26,7 +26,7 @@ from wiu_pyro import diagnostics
 from wiu_pyro.errors import DataError, SchemaError, WiuError, near_matches
 from wiu_pyro.report.folder import written_aside
 
-__all__ = ["ALL", "TABLES", "Answers", "answer_tables", "read_answers", "write_answer", "write_record"]
+__all__ = ["ALL", "TABLES", "Answers", "answer_tables", "read_answers", "remove_answer", "write_answer", "write_record"]
 
 SUFFIX = ".nc.gz"
 RECORD = "runs.json"
@@ -90,6 +90,11 @@ def write_answer(folder: Path, table: xr.Dataset, *, posterior: str, name: str) 
     with written_aside(target) as aside:
         aside.write_bytes(gzip.compress(bytes(_plain(table).to_netcdf(engine="scipy")), mtime=0))
     return target
+
+
+def remove_answer(folder: Path, *, posterior: str, name: str) -> None:
+    """Remove one table of a network, where there is one; arguments as those of `write_answer`."""
+    (folder / posterior / f"{name}{SUFFIX}").unlink(missing_ok=True)
 
 
 def _plain(table: xr.Dataset) -> xr.Dataset:
