@@ -83,8 +83,8 @@ def _largest_parts(rows: xr.Dataset, layers: list[str], quantity: str) -> str:
     counts = sorted(((parts.count(part), part) for part in set(parts) if part), reverse=True)
     found = [f"{WORDS[part]} in {count} of {len(tested)} layers" for count, part in counts]
     alike = [f"'{layer}'" for layer, part in zip(tested, parts, strict=True) if not part]
-    untested = f"; without an interval: {', '.join(map(repr, [x for x in layers if x not in tested]))}"
-    rest = untested if len(tested) < len(layers) else ""
+    untested = [f"'{layer}'" for layer in layers if layer not in tested]
+    rest = f"; without an interval: {', '.join(untested)}" if untested else ""
     if not found:
         return f"The spread of {what} over a layer's weights has no part that is told apart as the largest{rest}."
     open_ = f"; not told apart in {', '.join(alike)}" if alike else ""
