@@ -80,8 +80,8 @@ def convergence(idata: Any, *, tolerance: float = 0.02, patience: int = 5) -> xr
         layer that never converged counted at the end of the full rate. ``distance`` (quantity, epoch, layer): of the
         smoothed quantity from its end, in tolerances. ``tail_change`` (quantity, layer): relative change while the
         learning rate fell, NaN where it did not; ``tail_noise``: what noise from record to record reaches by chance in
-        any of them in one network of 20, no less than the 0.01 of means and KL. ``early_stop_epoch``, ``early_stop_best``: epochs
-        done.
+        any of them in one network of 20, no less than the 0.01 of means and KL. ``early_stop_epoch`` and
+        ``early_stop_best``: epochs done.
         Attributes: ``tolerance``, ``patience``, ``early_stop_on``, ``objective`` (what the loss is),
         ``full_rate_epochs``, ``num_epochs``, ``assessed`` (1, or 0 with fewer than 10 records at the full rate),
         ``num_seeds`` and how the training was seen.
