@@ -104,7 +104,7 @@ def test_chains_of_mcmc_and_seeds_that_stand_twice_are_no_further_networks(attrs
 def test_a_seed_that_stands_twice_is_refused_where_it_would_narrow_the_intervals():
     rng = np.random.default_rng(2)
     layers = {name: PlantedLayer(np.exp(rng.normal(-1, 0.1, size=(6, 4, 4)))) for name in "ab"}
-    with pytest.raises(SchemaError, match=r"of 6 chains seed 3 stands more than once\. Join each seed once"):
+    with pytest.raises(DataError, match=r"of 6 networks seed 3 stands more than once\. Give each seed once"):
         between_layers(planted(layers, seed=[0, 1, 2, 3, 3, 4]))
 
 

@@ -178,8 +178,9 @@ def test_several_seeds_stand_along_chain_with_intervals_over_them():
 
 def test_one_network_given_five_times_is_no_five_seeds():
     fit, data = planted(20)
-    with pytest.raises(DataError, match="of 5 fits seed 0 stands more than once. Give each seed once"):
-        prune([fit] * 5, data, sparsities=(0.5,))
+    assert "seeds_error_low" not in prune([fit] * 5, data, criteria=("random",), sparsities=(0.5,))
+    with pytest.raises(DataError, match="of 6 networks seed 0 stands more than once. Give each seed once"):
+        prune([fit, *(replace(fit, seed=seed) for seed in range(5))], data, sparsities=(0.5,))
 
 
 def test_four_seeds_have_a_mean_and_no_interval():

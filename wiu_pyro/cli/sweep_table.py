@@ -13,13 +13,12 @@ import numpy as np
 
 from wiu_pyro.cli.tables import print_json, print_table
 from wiu_pyro.errors import DataError, OutputError, WiuError
-from wiu_pyro.metrics import student_intervals
+from wiu_pyro.metrics import FEWEST_SEEDS, student_intervals
 from wiu_pyro.report.folder import RunFolder, written_aside
 
 __all__ = ["RECORD", "TABLE", "is_sweep", "show_sweep", "sweep_rows", "write_table"]
 
 RECORD = "sweep.json"
-FEWEST_SEEDS = 5  # as in the diagnostics
 TABLE = "results.csv"
 NAMED = ("run", "model", "data", "prior", "seed", "posterior")
 QUALITY = ("accuracy", "nll", "brier", "ece")

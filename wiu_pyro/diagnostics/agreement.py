@@ -34,8 +34,9 @@ from wiu_pyro.diagnostics.agreement_noise import network_rank, no_noise, noise_o
 from wiu_pyro.diagnostics.agreement_pairs import Member, members, pairs
 from wiu_pyro.diagnostics.agreement_values import KINDS
 from wiu_pyro.diagnostics.compare import check_same_observations, named_posteriors
-from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
+from wiu_pyro.diagnostics.seeds import num_seeds
 from wiu_pyro.errors import DataError, SchemaError, near_matches
+from wiu_pyro.metrics import FEWEST_SEEDS
 from wiu_pyro.metrics.ranks import spearman
 
 __all__ = ["agreement"]

@@ -21,10 +21,11 @@ from wiu_pyro.diagnostics.layer_shares import layer_shares
 from wiu_pyro.diagnostics.layer_uncertainty import layer_uncertainty
 from wiu_pyro.diagnostics.moments import refuse_improper, squeeze_chain
 from wiu_pyro.diagnostics.provenance import carried_attrs
-from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
+from wiu_pyro.diagnostics.seeds import num_seeds
 from wiu_pyro.diagnostics.units import layer_units
 from wiu_pyro.diagnostics.within_network import Resampling, resampled_figures
 from wiu_pyro.errors import SchemaError
+from wiu_pyro.metrics import FEWEST_SEEDS
 
 __all__ = ["RESCALING_INVARIANT", "between_layers"]
 

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 
 from wiu_pyro.diagnostics.provenance import convergence_note
-from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS
 from wiu_pyro.errors import DataError, SchemaError, near_matches
+from wiu_pyro.metrics import FEWEST_SEEDS
 
 __all__ = ["between_statement"]
 
@@ -44,19 +44,33 @@ def between_statement(table: xr.Dataset, metric: str = "contraction") -> str:
         raise DataError(f"Unknown metric '{metric}'. {near_matches(metric, known)}")
     row = table.sel(metric=metric)
     over_seeds = table.attrs["interval"] == "seeds"
-    sentences = [_over_seeds(row, metric) if over_seeds else _within_network(row, metric)]
-    sentences += [_effect(table, row, metric), _inequality(table), *_caveats(table, row, metric)]
+    place = _largest(row, over_seeds=over_seeds)
+    sentences = [(_over_seeds if over_seeds else _within_network)(row, metric, place)]
+    sentences += [_effect(table, place, metric), _inequality(table), *_caveats(table, row, metric)]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _over_seeds(row: xr.Dataset, metric: str) -> str:
-    low, high = row["seeds_low"].values, row["seeds_high"].values
-    known = np.isfinite(low)
+def _apart(row: xr.Dataset, *, over_seeds: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return which pairs have an interval, of which some have one that leaves out zero: in every network within."""
+    ends = ("seeds_low", "seeds_high") if over_seeds else ("within_low", "within_high")
+    low, high = (_each(row[end]) for end in ends)  # (network, pair); one row over seeds
+    known = np.isfinite(low).all(axis=0)
+    return known, known & ((low > 0).all(axis=0) | (high < 0).all(axis=0))
+
+
+def _largest(row: xr.Dataset, *, over_seeds: bool) -> int:
+    """Return the pair to name: of the largest difference among those told apart, else with an interval, else of all."""
+    known, apart = _apart(row, over_seeds=over_seeds)
+    among = next((pairs for pairs in (apart, known) if pairs.any()), np.isfinite(row["difference"].values))
+    return int(np.argmax(np.where(among, np.abs(row["difference"].values), -1.0)))
+
+
+def _over_seeds(row: xr.Dataset, metric: str, place: int) -> str:
+    known, apart = _apart(row, over_seeds=True)
     num, level = row.attrs["num_seeds"], _percent(row.attrs["level"])
     if not known.any():
         return f"No two layers have {_words(metric)} to compare."
-    apart = known & ((low > 0) | (high < 0))
-    largest = row.isel(pair=_largest(row, apart if apart.any() else known))
+    largest = row.isel(pair=place)
     figures = _signed(largest, float(largest["seeds_low"]), float(largest["seeds_high"]))
     if not apart.any():
         return (
@@ -69,17 +83,15 @@ def _over_seeds(row: xr.Dataset, metric: str) -> str:
     )
 
 
-def _within_network(row: xr.Dataset, metric: str) -> str:
+def _within_network(row: xr.Dataset, metric: str, place: int) -> str:
     num, level = row.attrs["num_seeds"], _percent(row.attrs["level"])
     inside = "Within this one network" if num == 1 else f"Within each of {num} networks"
     limit = f"Whether another training would show the same is not known: that takes {FEWEST_SEEDS} seeds."
-    low, high = (_each(row[f"within_{end}"]) for end in ("low", "high"))  # (network, pair)
-    known = np.isfinite(low).all(axis=0)
+    known, apart = _apart(row, over_seeds=False)
     if not known.any():
         return f"{inside} no pair of layers has an interval in {_words(metric)}: {_reasons(row)}. {limit}"
-    apart = known & ((low > 0).all(axis=0) | (high < 0).all(axis=0))
-    place = _largest(row, apart if apart.any() else known)
-    figures = _signed(row.isel(pair=place), float(low[:, place].min()), float(high[:, place].max()))
+    low, high = (_each(row[f"within_{end}"])[:, place] for end in ("low", "high"))  # (network,)
+    figures = _signed(row.isel(pair=place), float(low.min()), float(high.max()))
     text = (
         f"{inside} {_count(apart, known)} in {_words(metric)} ({level} intervals, simultaneous; two-way bootstrap over "
         f"outputs and inputs). The largest difference: {figures}."
@@ -97,10 +109,6 @@ def _count(apart: np.ndarray, known: np.ndarray) -> str:
     if not apart.any():
         return f"none of the {known.sum()} pairs of layers{whose} can be told apart"
     return f"{apart.sum()} of the {known.sum()} pairs of layers{whose} differ"
-
-
-def _largest(row: xr.Dataset, among: np.ndarray) -> int:
-    return int(np.argmax(np.where(among, np.abs(row["difference"].values), -1.0)))
 
 
 def _signed(row: xr.Dataset, low: float, high: float) -> str:
@@ -121,14 +129,13 @@ def _reasons(row: xr.Dataset) -> str:
     return "; ".join(f"{', '.join(layers)} ({reason})" for reason, layers in found.items()) or "pairs without a value"
 
 
-def _effect(table: xr.Dataset, row: xr.Dataset, metric: str) -> str:
-    """Return how far the weights of the two layers of the largest difference lie apart, where the metric is theirs."""
+def _effect(table: xr.Dataset, place: int, metric: str) -> str:
+    """Return how far the weights of the two layers of the pair named lie apart, where the metric is theirs."""
     about = {"contraction": ("contraction", "contraction"), "snr_q50": ("log_snr", "signal-to-noise")}
-    known = np.isfinite(row["difference"].values)
-    if metric not in about or not known.any():
+    if metric not in about:
         return ""
     quantity, words = about[metric]
-    pair = table.isel(pair=_largest(row, known)).sel(quantity=quantity)
+    pair = table.isel(pair=place).sel(quantity=quantity)
     delta = float(pair["cliffs_delta"].mean())
     if not np.isfinite(delta):
         return ""

@@ -19,8 +19,9 @@ import xarray as xr
 from wiu_pyro import metrics, schema
 from wiu_pyro.diagnostics.layer_uncertainty import layer_uncertainty
 from wiu_pyro.diagnostics.predictions import class_probabilities, log_density, observed, predictive_group
-from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
+from wiu_pyro.diagnostics.seeds import num_seeds
 from wiu_pyro.errors import SchemaError
+from wiu_pyro.metrics import FEWEST_SEEDS
 
 __all__ = ["check_same_observations", "compare", "named_posteriors"]
 

@@ -21,10 +21,11 @@ from scipy import stats
 from wiu_pyro import metrics
 from wiu_pyro.diagnostics.moments import squeeze_chain
 from wiu_pyro.diagnostics.provenance import carried_attrs
-from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
+from wiu_pyro.diagnostics.seeds import num_seeds
 from wiu_pyro.diagnostics.training_loss import training_loss
 from wiu_pyro.diagnostics.training_records import training_records
 from wiu_pyro.errors import DataError, SchemaError
+from wiu_pyro.metrics import FEWEST_SEEDS
 from wiu_pyro.metrics.settling import FEWEST_RECORDS
 
 __all__ = ["QUANTITIES", "convergence"]

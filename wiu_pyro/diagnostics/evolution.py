@@ -10,8 +10,9 @@ import xarray as xr
 from wiu_pyro import metrics
 from wiu_pyro.diagnostics.moments import squeeze_chain
 from wiu_pyro.diagnostics.provenance import carried_attrs
-from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
+from wiu_pyro.diagnostics.seeds import num_seeds
 from wiu_pyro.diagnostics.training_records import training_records
+from wiu_pyro.metrics import FEWEST_SEEDS
 
 __all__ = ["evolution"]
 

@@ -23,11 +23,12 @@ from wiu_pyro.diagnostics.identified_cells import Limits, Tally, tallied
 from wiu_pyro.diagnostics.moments import layers_with_moments, refuse_improper, squeeze_chain
 from wiu_pyro.diagnostics.provenance import carried_attrs
 from wiu_pyro.diagnostics.sd_kinds import check_sd, is_factorised
-from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
+from wiu_pyro.diagnostics.seeds import num_seeds
 from wiu_pyro.diagnostics.training_records import training_records
 from wiu_pyro.diagnostics.units import layer_units, pooled_moments
 from wiu_pyro.diagnostics.within_network import FEWEST_CLUSTERS
 from wiu_pyro.errors import DataError
+from wiu_pyro.metrics import FEWEST_SEEDS
 
 __all__ = ["identification"]
 

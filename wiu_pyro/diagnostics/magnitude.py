@@ -25,7 +25,7 @@ from wiu_pyro import schema
 from wiu_pyro.diagnostics.moments import layers_with_moments, refuse_improper, squeeze_chain
 from wiu_pyro.diagnostics.provenance import carried_attrs
 from wiu_pyro.diagnostics.sd_kinds import check_sd, is_factorised
-from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
+from wiu_pyro.diagnostics.seeds import num_seeds
 from wiu_pyro.diagnostics.size_resampling import replicates
 from wiu_pyro.diagnostics.units import Moments, layer_units, pooled_moments
 from wiu_pyro.diagnostics.weight_size import (
@@ -39,6 +39,7 @@ from wiu_pyro.diagnostics.weight_size import (
 )
 from wiu_pyro.diagnostics.within_network import FEWEST_CLUSTERS
 from wiu_pyro.errors import DataError
+from wiu_pyro.metrics import FEWEST_SEEDS
 from wiu_pyro.metrics.ranks import correlation, rank_shares
 from wiu_pyro.metrics.simultaneous import bootstrap_intervals, student_intervals
 

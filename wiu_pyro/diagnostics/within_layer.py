@@ -19,11 +19,12 @@ from wiu_pyro.diagnostics.dead_units import dead_units
 from wiu_pyro.diagnostics.factor_spectra import factor_spectra
 from wiu_pyro.diagnostics.moments import layers_with_moments, refuse_improper, squeeze_chain
 from wiu_pyro.diagnostics.provenance import carried_attrs
-from wiu_pyro.diagnostics.seeds import FEWEST_SEEDS, num_seeds
+from wiu_pyro.diagnostics.seeds import num_seeds
 from wiu_pyro.diagnostics.share_resampling import share_intervals
 from wiu_pyro.diagnostics.units import Moments, Units, layer_units, log_signal_to_noise
 from wiu_pyro.diagnostics.within_network import cluster_reason
 from wiu_pyro.errors import DataError, SchemaError
+from wiu_pyro.metrics import FEWEST_SEEDS
 
 __all__ = ["PARTS", "within_layer"]
 

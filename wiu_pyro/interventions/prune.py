@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from wiu_pyro import metrics
 from wiu_pyro.errors import DataError
 from wiu_pyro.export.attributes import posterior_attrs
 from wiu_pyro.export.sources import Source, read_source
@@ -26,7 +27,7 @@ from wiu_pyro.interventions.config import PruneConfig, read_config
 from wiu_pyro.interventions.curves import NETWORKS, PROCEDURES, Curves, removals
 from wiu_pyro.interventions.judgement import Judge
 from wiu_pyro.interventions.pruned_predictions import Network, gathered
-from wiu_pyro.interventions.pruning_table import FEWEST_SEEDS, add_seeds, described, filled
+from wiu_pyro.interventions.pruning_table import add_seeds, described, filled
 
 __all__ = ["prune"]
 
@@ -117,7 +118,7 @@ def prune(
     posteriors = [network for one in posteriors for network in getattr(one, "networks", (one,))]
     draws = config.num_samples or MOMENT_DRAWS
     sources = [read_source(one, model=model, data=data, num_samples=draws, seed=config.seed) for one in posteriors]
-    _refuse_repeated(sources)
+    replicates = _num_replicates(sources)
     images, labels = gathered(data, sources[0])
     networks: list[xr.Dataset] = []
     left_out: dict[str, str] = {}
@@ -127,9 +128,7 @@ def prune(
             left_out |= missing
     table = xr.concat(networks, dim="chain", join="outer") if len(networks) > 1 else networks[0]
     if len(networks) > 1:
-        # chains of MCMC explore one posterior: they are no replicates
-        several = all(posterior_attrs(source, labels={}).get("guide") != "MCMC" for source in sources)
-        table = add_seeds(table.assign_coords(chain=np.arange(len(networks))), config, replicates=several)
+        table = add_seeds(table.assign_coords(chain=np.arange(len(networks))), config, replicates=replicates)
     described(table)
     table.attrs = _attrs(sources, config) | {
         "num_networks": len(networks),
@@ -139,14 +138,13 @@ def prune(
     return table
 
 
-def _refuse_repeated(sources: Sequence[Source]) -> None:
+def _num_replicates(sources: Sequence[Source]) -> int:
+    """Return how many trainings there are; chains of MCMC explore one posterior: they are no replicates."""
+    if any(posterior_attrs(source, labels={}).get("guide") == "MCMC" for source in sources):
+        return 1
     seeds = [source.fit.seed for source in sources if source.fit is not None]
-    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    if twice and len(seeds) >= FEWEST_SEEDS:
-        raise DataError(
-            f"Networks from different seeds are needed as replicates, but of {len(seeds)} fits seed "
-            f"{', '.join(map(str, twice))} stands more than once. Give each seed once."
-        )
+    num = sum(len(source.chains) for source in sources)
+    return metrics.num_replicates(seeds) if len(seeds) == num else num
 
 
 def _networks(

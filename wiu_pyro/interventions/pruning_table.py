@@ -12,9 +12,8 @@ from wiu_pyro import metrics
 from wiu_pyro.interventions.config import PruneConfig
 from wiu_pyro.interventions.judgement import SCORES, safe_sparsity, seeds_no_worse
 
-__all__ = ["FEWEST_SEEDS", "add_seeds", "described", "filled"]
+__all__ = ["add_seeds", "described", "filled"]
 
-FEWEST_SEEDS = 5  # below which there is no interval over seeds
 DIMS = {
     "whole": ("procedure", "ranking", "criterion", "network"),
     "layer": ("layer", "criterion"),
@@ -65,7 +64,7 @@ def filled(
     return table
 
 
-def add_seeds(table: xr.Dataset, config: PruneConfig, *, replicates: bool = True) -> xr.Dataset:
+def add_seeds(table: xr.Dataset, config: PruneConfig, *, replicates: int) -> xr.Dataset:
     """Return the table with means over its networks, and with five or more their intervals and safe sparsities.
 
     Parameters
@@ -73,15 +72,15 @@ def add_seeds(table: xr.Dataset, config: PruneConfig, *, replicates: bool = True
     table : Dataset
         With a dim ``chain``.
     config : PruneConfig
-    replicates : bool
-        Whether the networks were trained from different seeds; otherwise there is no interval.
+    replicates : int
+        How many of the networks were trained from different seeds; too few give no interval.
 
     Returns
     -------
     Dataset
     """
     out = table.copy()
-    enough = replicates and table.sizes["chain"] >= FEWEST_SEEDS
+    enough = replicates >= metrics.FEWEST_SEEDS
     for prefix in ("", "layer_"):
         for name in (f"{prefix}{score}{end}" for score in SCORES for end in ("", "_difference")):
             if name in table:

@@ -22,7 +22,6 @@ from wiu_pyro.metrics import Effects
 
 __all__ = ["Network", "stochastic_table"]
 
-FEWEST_SEEDS = 5  # below which intervals are over images and draws
 EFFECTS = ("first_order", "total", "shapley")
 VARIANCES = {"probability": "probability_variance", "output": "output_variance"}
 CARRIED = (
@@ -121,7 +120,8 @@ def stochastic_table(
     num_ood = max((len(one.mean) for one in networks[0].ood.values()), default=0)
     counts = counts_of(len(labels), num_ood, num_bootstrap=config.num_bootstrap, seed=seed)
     found = [scored(one.test, one.ood, labels, sets=names, counts=counts, bins=config.bins) for one in networks]
-    seeds = len({one.seed for one in fits}) == len(fits) >= FEWEST_SEEDS
+    # below, intervals are over images and draws
+    seeds = metrics.num_replicates([one.seed for one in fits]) >= metrics.FEWEST_SEEDS
     table = _compared(found, seeds=seeds, level=config.level).merge(_effects(networks, seeds=seeds, level=config.level))
     member = np.array([[layer in one.layers for layer in layers] for one in sets], dtype=np.int8)
     converged = [[one.converged.get(name, -1) for name in names] for one in networks]

@@ -14,6 +14,7 @@ from wiu_pyro.metrics.inequality import evenness, gini
 from wiu_pyro.metrics.information import EntropyParts, entropy, entropy_parts
 from wiu_pyro.metrics.layer_figures import layer_figures
 from wiu_pyro.metrics.paired_proportions import paired_score, paired_share_interval
+from wiu_pyro.metrics.replicates import FEWEST_SEEDS, num_replicates
 from wiu_pyro.metrics.scores import accuracy, brier, brier_pointwise, correct, nll, nll_pointwise
 from wiu_pyro.metrics.settling import Stop, distance_from_end, early_stop, noisy_copies, settled_from
 from wiu_pyro.metrics.signal_to_noise import signal_to_noise
@@ -30,6 +31,7 @@ from wiu_pyro.metrics.variance_effects import (
 )
 
 __all__ = [
+    "FEWEST_SEEDS",
     "Effects",
     "EntropyParts",
     "Estimate",
@@ -64,6 +66,7 @@ __all__ = [
     "nll",
     "nll_pointwise",
     "noisy_copies",
+    "num_replicates",
     "paired_score",
     "paired_share_interval",
     "participation_ratio",
