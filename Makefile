@@ -51,10 +51,9 @@ bench: $(VENV)/.done-test
 # a stopped sweep goes on where it was; MNIST is downloaded where it is missing, notMNIST has to lie in WIU_DATA
 answers: $(VENV)/.done-run
 	$(BIN)/wiu sweep docs/measured/answers/mnist_mlp.toml --out runs/answers/mnist_mlp
-	$(BIN)/wiu answers runs/answers/mnist_mlp --out docs/measured/answers --interventions --ood notmnist --refit-epochs 10
+	$(BIN)/wiu answers runs/answers/mnist_mlp --out docs/measured/answers --interventions --ood notmnist --refit-epochs 5
 	$(BIN)/wiu sweep docs/measured/answers/mnist_lenet.toml --out runs/answers/mnist_lenet
-	$(BIN)/wiu answers runs/answers/mnist_lenet --out docs/measured/answers --interventions --ood notmnist --refit-epochs 5 \
-		--prune-images 2000
+	$(BIN)/wiu answers runs/answers/mnist_lenet --out docs/measured/answers --interventions --ood notmnist --prune-images 2000
 
 test-arviz1:
 	@python=$$(PYTHON= .ci/find-python 3.12) || { \
