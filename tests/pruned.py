@@ -80,5 +80,5 @@ def pruned(
     table = xr.Dataset(data, coords=coords, attrs=attrs)
     if chains > 1:
         table = xr.concat([table] * chains, dim="chain").assign_coords(chain=np.arange(chains))
-        table = add_seeds(table, PruneConfig(sparsities=SHARES))
+        table = add_seeds(table, PruneConfig(sparsities=SHARES), replicates=chains)
     return table

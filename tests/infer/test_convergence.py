@@ -81,3 +81,9 @@ def test_sentence_names_what_the_guide_was_trained_by(make, objective):
     model, data = small_classifier()
     found = wiu.fit(model, make(model), data, epochs=10, learning_rate=1e-4, schedule="constant").convergence
     assert found.detail.startswith(f"{objective} changed by ")
+
+
+def test_change_of_many_times_the_loss_is_said_in_words():
+    found = assess([1e6, 1e6, 1e6, 1e6, 1e6, 1e6, 1e6, 1e6, 1e6, 1.0])
+    assert found.converged is False
+    assert "changed by more than ten times its size over the last tenth of all epochs (not below 1 %)" in found.detail

@@ -8,7 +8,7 @@ Neural Networks, whose ranks are 1 to 32. With S the sds of the diagonal part, Î
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Integral
 from typing import Any
 
@@ -21,6 +21,7 @@ from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.guides.blocks import Block
 from wiu_pyro.guides.cross_entropy import cross_entropy
 from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
+from wiu_pyro.guides.initial_scale import WIDEST_START, check_init_scale, least_loss_scale
 from wiu_pyro.guides.network_guide import NetworkGuide
 from wiu_pyro.guides.output_noise import RULES
 from wiu_pyro.guides.weight_draw import DrawSource
@@ -46,8 +47,8 @@ class AutoLowRank(NetworkGuide):
     estimator : {"local", "reparam"}
         How `negative_elbo` estimates the expected log-likelihood: with the diagonal part as noise of the layers'
         outputs (see `AutoMeanField`) and one draw along the factor for the batch, or with one draw of the weights.
-    init_scale : float
-        Initial sd of the diagonal part, as a fraction of the prior sd.
+    init_scale : float, optional
+        Initial sd of the diagonal part, as a fraction of the prior sd. When None, as of `AutoMeanField`.
     init_loc_fn : callable, optional
         Pyro's per-site initialisation; the network's own weights when None.
     temperature : float
@@ -75,12 +76,11 @@ class AutoLowRank(NetworkGuide):
         *,
         rank: int | None = None,
         estimator: str = "local",
-        init_scale: float = 0.1,
+        init_scale: float | None = None,
         init_loc_fn: Callable[[dict[str, Any]], torch.Tensor] | None = None,
         temperature: float = 1.0,
     ) -> None:
-        if not init_scale > 0:
-            raise GuideError(f"init_scale must be positive, but is {init_scale}. Pass for example 0.1.")
+        check_init_scale(init_scale)
         if rank is not None and (not isinstance(rank, Integral) or rank < 1):
             raise GuideError(
                 f"rank must be a whole number of at least 1, but is {rank!r}. AutoMeanField has no low-rank part."
@@ -88,20 +88,31 @@ class AutoLowRank(NetworkGuide):
         if estimator not in ESTIMATORS:
             raise GuideError(f"Unknown estimator '{estimator}'. {near_matches(estimator, ESTIMATORS)}")
         super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)
-        self.rank, self.estimator, self.init_scale = rank, estimator, init_scale
+        self.rank, self.estimator = rank, estimator
+        self.init_scale, self.start_scale = init_scale, init_scale or WIDEST_START
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         self.loc = nn.Parameter(self._init_loc())
         if self.rank is None:
             self.rank = _default_rank(self.latent_dim)
-        self.log_scale = nn.Parameter((self.init_scale * self.flat_prior().scale).log())
+        self.log_scale = nn.Parameter((self.start_scale * self.flat_prior().scale).log())
         # not zero, where the factor has no gradient; its part of each weight's variance is a hundredth
         self.factor = nn.Parameter(torch.randn(self.latent_dim, self.rank).to(self.loc) * 0.1 * self.rank**-0.5)
 
+    def _put_start_scale(self, scale: float) -> None:
+        with torch.no_grad():
+            self.log_scale += math.log(scale / self.start_scale)
+        self.start_scale = scale
+
+    def before_training(self, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
+        """Choose the initial scale by âˆ’ELBO, unless it was given."""
+        if self.init_scale is None:
+            least_loss_scale(self._put_start_scale, self.negative_elbo, batches)
+
     def least_travel(self) -> float:
         """Return the way of a log sd from its start to the prior's, where it belongs if the data say nothing."""
-        return abs(math.log(self.init_scale))
+        return abs(math.log(self.start_scale))
 
     def entropy(self) -> torch.Tensor:
         """Return the differential entropy in nats, on the graph of the parameters: by the determinant lemma."""

@@ -8,7 +8,7 @@ in place of (out · in)². With diagonal factors, as in the paper, it has out + 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from wiu_pyro.errors import GuideError, near_matches
 from wiu_pyro.guides.blocks import Block, BlockNormal
 from wiu_pyro.guides.cross_entropy import cross_entropy
 from wiu_pyro.guides.flat_prior import HALF_LOG_TWO_PI
+from wiu_pyro.guides.initial_scale import WIDEST_START, check_init_scale, least_loss_scale
 from wiu_pyro.guides.matrix_normal_factors import LayerFactors
 from wiu_pyro.guides.matrix_normal_noise import MatrixSource
 from wiu_pyro.guides.network_guide import NetworkGuide
@@ -50,8 +51,8 @@ class AutoMatrixNormal(NetworkGuide):
         How `negative_elbo` estimates the expected log-likelihood: with outputs of Linear layers sampled for each
         datum and weights of other layers drawn in two of opposite noise, for the halves of the batch; or with one draw
         of all weights.
-    init_scale : float
-        Initial posterior sd as a fraction of the prior sd.
+    init_scale : float, optional
+        Initial posterior sd as a fraction of the prior sd. When None, as of `AutoMeanField`.
     init_loc_fn : callable, optional
         Pyro's per-site initialisation; the network's own weights when None.
     temperature : float
@@ -80,12 +81,11 @@ class AutoMatrixNormal(NetworkGuide):
         factors: str = "cholesky",
         widest: int = 1024,
         estimator: str = "local",
-        init_scale: float = 0.1,
+        init_scale: float | None = None,
         init_loc_fn: Callable[[dict[str, Any]], torch.Tensor] | None = None,
         temperature: float = 1.0,
     ) -> None:
-        if not init_scale > 0:
-            raise GuideError(f"init_scale must be positive, but is {init_scale}. Pass for example 0.1.")
+        check_init_scale(init_scale)
         if widest < 0:
             raise GuideError(f"widest must be 0 or more, but is {widest}. 0 makes all factors diagonal.")
         for value, known in ((factors, FACTORS), (estimator, ESTIMATORS)):
@@ -93,12 +93,13 @@ class AutoMatrixNormal(NetworkGuide):
                 raise GuideError(f"'{value}' is unknown here. {near_matches(value, known)}")
         super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)
         self.widest = 0 if factors == "diagonal" else widest
-        self.estimator, self.init_scale = estimator, init_scale
+        self.estimator = estimator
+        self.init_scale, self.start_scale = init_scale, init_scale or WIDEST_START
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         self.loc = nn.Parameter(self._init_loc())
-        log_scale = (self.init_scale * self.flat_prior().scale).log()
+        log_scale = (self.start_scale * self.flat_prior().scale).log()
         places, factors = self._site_places(), {}
         free = torch.ones(self.latent_dim, dtype=torch.bool)
         self.matrix_layers: dict[str, str] = {}  # by layer, the key of its factors and index; a key may hold no dots
@@ -137,9 +138,22 @@ class AutoMatrixNormal(NetworkGuide):
         factors = self.scale_factors
         return [(name, factors[key], getattr(self, f"index_{key}")) for name, key in self.matrix_layers.items()]
 
+    def _put_start_scale(self, scale: float) -> None:
+        change = math.log(scale / self.start_scale)
+        with torch.no_grad():
+            self.log_scale += change
+            for _, factors, _ in self._parts():
+                factors.columns.log_scale += change
+        self.start_scale = scale
+
+    def before_training(self, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
+        """Choose the initial scale by −ELBO, unless it was given."""
+        if self.init_scale is None:
+            least_loss_scale(self._put_start_scale, self.negative_elbo, batches)
+
     def least_travel(self) -> float:
         """Return the way of a log sd from its start to the prior's, where it belongs if the data say nothing."""
-        return abs(math.log(self.init_scale))
+        return abs(math.log(self.start_scale))
 
     def variance(self) -> torch.Tensor:
         """Return the marginal variances, shape (latent_dim,)."""

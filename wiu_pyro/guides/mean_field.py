@@ -7,7 +7,7 @@ Hinton and van Camp (1993); Graves (2011); Blundell et al. (2015). The sites are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.distributions import biject_to
 
 from wiu_pyro.errors import GuideError, PriorError, near_matches
 from wiu_pyro.guides.flat_prior import point_energy
+from wiu_pyro.guides.initial_scale import WIDEST_START, check_init_scale, least_loss_scale
 from wiu_pyro.guides.laplace_layers import matching_layers
 from wiu_pyro.guides.mixture_kl import SiteKLs
 from wiu_pyro.guides.network_guide import NetworkGuide, visible
@@ -51,8 +52,9 @@ class AutoMeanField(NetworkGuide):
     scale_indicators : bool
         Take the KL from mixtures of zero-mean Normals in closed form, over each weight and which of the scales it has
         (see `mixture_kl`): at least the KL of the weights alone, without the noise of a draw.
-    init_scale : float
-        Initial posterior sd as a fraction of the prior sd.
+    init_scale : float, optional
+        Initial posterior sd as a fraction of the prior sd. When None, 0.1, and `wiu.fit` lowers it to at least 0.001
+        where −ELBO is less there.
     init_loc_fn : callable, optional
         Pyro's per-site initialisation; the network's own weights when None.
     temperature : float
@@ -87,20 +89,19 @@ class AutoMeanField(NetworkGuide):
         estimator: str = "local",
         num_particles: int = 1,
         scale_indicators: bool = False,
-        init_scale: float = 0.1,
+        init_scale: float | None = None,
         init_loc_fn: Callable[[dict[str, Any]], torch.Tensor] | None = None,
         temperature: float = 1.0,
         point: str | Sequence[str] = (),
     ) -> None:
-        if not init_scale > 0:
-            raise GuideError(f"init_scale must be positive, but is {init_scale}. Pass for example 0.1.")
+        check_init_scale(init_scale)
         if estimator not in RULES:
             raise GuideError(f"Unknown estimator '{estimator}'. {near_matches(estimator, RULES)}")
         if num_particles < 1:
             raise GuideError(f"num_particles must be at least 1, but is {num_particles}. 1 is one draw per step.")
         super().__init__(model, init_loc_fn=init_loc_fn, temperature=temperature)
         self.estimator, self.num_particles, self.scale_indicators = estimator, num_particles, scale_indicators
-        self.init_scale = init_scale
+        self.init_scale, self.start_scale = init_scale, init_scale or WIDEST_START
         self.asked_point = (point,) if isinstance(point, str) else tuple(point)
         self.point_sites: tuple[str, ...] = ()
 
@@ -130,16 +131,26 @@ class AutoMeanField(NetworkGuide):
             spread = spread if spread.shape == shape else torch.ones(shape)
             scales.append(spread.reshape(-1).to(self.loc))
         self._site_kls = SiteKLs({name: self.prototype_trace.nodes[name]["fn"] for name, *_ in self.sites()})
-        self.log_scale = nn.Parameter((self.init_scale * torch.cat(scales)).log())
+        self.log_scale = nn.Parameter((self.start_scale * torch.cat(scales)).log())
 
     @property
     def objective(self) -> str:  # type: ignore[override]
         """What `negative_elbo` is, where the temperature is 1."""
         return "-ELBO over weights and their scales" if self.scale_indicators else "-ELBO"
 
+    def _put_start_scale(self, scale: float) -> None:
+        with torch.no_grad():
+            self.log_scale += math.log(scale / self.start_scale)
+        self.start_scale = scale
+
+    def before_training(self, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
+        """Choose the initial scale by −ELBO, unless it was given."""
+        if self.init_scale is None:
+            least_loss_scale(self._put_start_scale, self.negative_elbo, batches)
+
     def least_travel(self) -> float:
         """Return the way of a log sd from its start to the prior's, where it belongs if the data say nothing."""
-        return abs(math.log(self.init_scale))
+        return abs(math.log(self.start_scale))
 
     def loss_offset(self) -> float:
         """Return the least KL of any weights, in nats: of mixtures over scales too it is not 0."""

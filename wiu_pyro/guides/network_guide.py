@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -270,6 +270,9 @@ class NetworkGuide(AutoContinuous):
         torch.optim.Optimizer
         """
         return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+
+    def before_training(self, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
+        """Look at a few batches of the training data before the first step, in a guide that was not set up before."""
 
     def after_step(self, step: int, total: int) -> None:
         """Look at the parameters after each of the optimiser's steps; `step` counts from 0 to `total` - 1."""

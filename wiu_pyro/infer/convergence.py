@@ -107,7 +107,7 @@ def assess(
         )
     converged = changes[worst] < threshold
     detail = (
-        f"{objective.replace('-', '−', 1)} changed by {100 * changes[worst]:.2f} % over the last tenth of {where} "
+        f"{objective.replace('-', '−', 1)} changed by {_in_words(changes[worst])} over the last tenth of {where} "
         f"({'below' if converged else 'not below'} {100 * threshold:g} %)."
     )
     return Convergence(converged, changes[worst], threshold, detail)
@@ -120,6 +120,10 @@ def _too_short(epochs: int, full_rate: int, after: str) -> str:
     if full_rate < 2:
         return f"only {full_rate} epochs at the full learning rate{after}, at least 2 are needed"
     return ""
+
+
+def _in_words(change: float) -> str:
+    return f"{100 * change:.2f} %" if change < 10 else "more than ten times its size"
 
 
 def _change(losses: Sequence[float], window: int, least: float) -> float:

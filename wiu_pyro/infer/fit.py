@@ -97,7 +97,6 @@ def fit(
     config = replace(config, channels_last=lay_channels_last(config, model, device))
     refuse_recipe(config, guide, epochs=epochs, device=device, validation=validation)
     _adopt(model, guide, data, config)
-    is_new = isinstance(guide, NetworkGuide) and guide.prototype_trace is None
     # a scope of its own: Pyro's parameters go by name, and a second guide of the same class would take the first's
     with seeded(seed, device), pyro.get_param_store().scope(), pyro.poutine.block():
         generator = torch.Generator().manual_seed(seed)
@@ -110,7 +109,7 @@ def fit(
         settings = _settings(run, batches, epochs=epochs)
         file = training_file(run, batches, settings={**settings, "seed": seed}, start=begin, validation=validation)
         training = Training(run, batches, epochs=epochs, validation=validation)
-        training.least_travel = guide.least_travel() if is_new else 0.0
+        training.least_travel = guide.least_travel() if run.is_new else 0.0
         training.go(file)
         if epochs and isinstance(guide, NetworkGuide):
             guide.after_training(batches.plain())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any
@@ -22,8 +22,10 @@ from wiu_pyro.infer.config import FitConfig
 from wiu_pyro.infer.means import autocast, give_own_rate
 from wiu_pyro.infer.online_tuning import untuned
 from wiu_pyro.infer.pyro_laplace import pyro_laplace, refuse_cost
+from wiu_pyro.infer.seeding import seeded
 from wiu_pyro.infer.start_values import put_at
 from wiu_pyro.nn import Batches, ModelStructure, as_batches, put_unsampled, unsampled
+from wiu_pyro.nn.checks import check_batch
 
 __all__ = ["Run"]
 
@@ -50,6 +52,7 @@ class Run:
         self.learning_rate = config.learning_rate or getattr(guide, "default_learning_rate", LEARNING_RATE)
         check_guide(model, guide)
         self.direct = isinstance(guide, NetworkGuide)
+        self.is_new = self.direct and guide.prototype_trace is None
         self.batch_statistics, self.has_statistics = config.batch_statistics, False
         if not self.direct:
             self.elbo = Trace_ELBO() if isinstance(guide, AutoLaplaceApproximation) else TraceMeanField_ELBO()
@@ -79,6 +82,18 @@ class Run:
             return
         with suppress(NotImplementedError):  # a flow has no centre: the network's own statistics stay
             recompute_running_statistics(self.model, self.centre(), replace(batches, augment=None, generator=None))
+
+    def show_data(self, batches: Batches) -> None:
+        """Let a new guide look at the data before it is trained, with random numbers of its own."""
+        if self.is_new:
+            shuffled = replace(batches, augment=None, generator=torch.Generator().manual_seed(0))
+            with seeded(0, self.device):
+                self.guide.before_training(self._checked(shuffled))
+
+    def _checked(self, batches: Batches) -> Iterator[tuple[torch.Tensor, ...]]:
+        for batch in batches:
+            check_batch(self.structure, batch)
+            yield batch
 
     def _refuse_curvature(self) -> None:
         """Say what the curvature cannot cover, or would take, before any training is done for it."""

@@ -79,6 +79,7 @@ class Training:
     def _begin(self, validation: Any) -> None:
         run, config, schedule = self.run, self.config, self.schedule
         run.settle_statistics(self.batches)
+        run.show_data(self.batches)
         self.parameters = run.parameters()
         self.optimiser = run.optimiser(self.parameters)
         self.full_rates = [group["lr"] for group in self.optimiser.param_groups]

@@ -101,7 +101,7 @@ def _mean_field(whole: Fit, layers: tuple[str, ...]) -> AutoMeanField:
     return AutoMeanField(
         whole.model,
         estimator=own.estimator if own is not None else "local",
-        init_scale=own.init_scale if own is not None else 0.1,
+        init_scale=own.init_scale if own is not None else None,
         temperature=own.temperature if own is not None else 1.0,
         point=point,
     )
