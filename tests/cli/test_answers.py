@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from wiu_pyro.cli import main
 from wiu_pyro.cli.answers import ENSEMBLE, _Written, groups_of_seeds
 from wiu_pyro.cli.answers_interventions import fit_again
 from wiu_pyro.cli.point import PointEstimate
+from wiu_pyro.errors import DataError
 from wiu_pyro.report import read_answers
 
 pytestmark = [pytest.mark.training, pytest.mark.slow]
@@ -100,6 +102,35 @@ def test_an_earlier_table_goes_where_its_diagnostic_now_has_none(tmp_path):
     written.add("mean-field", "compare", "no predictions")
     assert not any((tmp_path / "net").rglob("*.nc.gz"))
     assert written.missing == {"mean-field": {"compare": "no predictions"}}
+
+
+def test_interventions_are_asked_again_where_the_question_is_another_one(sweep, answers, tmp_path, capsys):
+    (network,) = answers.networks
+    copytree(answers.folder, tmp_path / "answers")
+    command = ["answers", str(sweep), "--out", str(tmp_path / "answers"), "--no-tables", "--interventions", *FEW]
+    assert main(command) == 0
+    assert "pruning ..." not in capsys.readouterr().err
+    command[command.index("--prune-images") + 1] = "50"
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert "laplace-diag: pruning ..." in said
+    assert "stochastic layers ..." not in said
+    again = read_answers(tmp_path / "answers")
+    assert again.table(network, "pruning", "mean-field").attrs["num_images"] == 50
+
+
+def test_an_intervention_that_cannot_be_answered_leaves_its_reason_and_no_earlier_table(sweep, answers, tmp_path):
+    (network,) = answers.networks
+    copytree(answers.folder, tmp_path / "answers")
+    command = ["answers", str(sweep), "--out", str(tmp_path / "answers"), "--no-tables", "--interventions", *FEW]
+    assert main([*command, "--sets", "nonesuch"]) == 0
+    left = read_answers(tmp_path / "answers")
+    assert "nonesuch" in left.missing(network, "stochastic_layers")["mean-field"]
+    with pytest.raises(DataError, match="nonesuch"):
+        left.table(network, "stochastic_layers", "mean-field")
+    assert left.table(network, "pruning", "mean-field").identical(answers.table(network, "pruning", "mean-field"))
+    assert main(command) == 0
+    assert not left.missing(network, "stochastic_layers")
 
 
 def test_what_was_found_is_written_in_words(answers):

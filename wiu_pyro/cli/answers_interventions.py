@@ -6,6 +6,7 @@ exact moments in its file.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +19,11 @@ from wiu_pyro.cli.console import say, warn
 from wiu_pyro.cli.plan import Plan
 from wiu_pyro.cli.point import PointEstimate, is_laplace
 from wiu_pyro.errors import GuideError, WiuError
-from wiu_pyro.report.answers import write_answer
+from wiu_pyro.report.answers import note_missing, read_answers, remove_answer, write_answer
 
 __all__ = ["InterventionOptions", "fit_again", "write_interventions"]
 
+ASKED = "asked"  # the attribute that keeps the question a table answers
 SPARSITIES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99)
 
 
@@ -62,7 +64,7 @@ def write_interventions(
 ) -> Path:
     """Write what pruning and deterministic layers make of each posterior, over its seeds.
 
-    Tables that are there already are kept.
+    Tables that answer the same question of the same runs are kept.
 
     Parameters
     ----------
@@ -79,34 +81,65 @@ def write_interventions(
     folder = out / seeds.name
     plan = seeds.plan(0, seeds.guides, data_root)
     for name in seeds.guides:
-        asked = {"pruning": _pruned, "stochastic_layers": _deterministic}
-        asked = {table: ask for table, ask in asked.items() if not (folder / name / f"{table}.nc.gz").is_file()}
+        asked = {table: _question(seeds, table, options) for table in INTERVENTIONS}
+        asked = {table: question for table, question in asked.items() if not _is_there(folder, name, table, question)}
         if not asked:
             continue
         try:
             fits = [_of_seed(seeds, place, plan, name) for place in range(len(seeds.folders))]
         except WiuError as error:
-            warn(f"{seeds.name}, {name}: no interventions: {error}")
+            for table in asked:
+                _leave_out(folder, (name, table), error)
             continue
-        for table, ask in asked.items():
-            _write(folder, (name, table), ask, fits, plan, options)
+        for table, question in asked.items():
+            _write(folder, (name, table), question, fits, plan, options)
     return folder
+
+
+def _question(seeds: Seeds, table: str, options: InterventionOptions) -> str:
+    """Return what a table answers: of which trainings, at what cost."""
+    runs = [
+        [folder.path.name, record["created_at"]] for folder, record in zip(seeds.folders, seeds.records, strict=True)
+    ]
+    _, names = INTERVENTIONS[table]
+    return json.dumps({"runs": runs} | {name: getattr(options, name) for name in names})
+
+
+def _is_there(folder: Path, posterior: str, table: str, question: str) -> bool:
+    """Return whether a table is there already and answers the same question."""
+    try:
+        found = read_answers(folder.parent).table(folder.name, table, posterior)
+    except WiuError:  # none, or one that cannot be read
+        return False
+    return found.attrs.get(ASKED) == question
 
 
 def _write(
     folder: Path,
     place: tuple[str, str],
-    ask: Callable[[list[Any], Plan, InterventionOptions], xr.Dataset],
+    question: str,
     fits: list[Any],
     plan: Plan,
     options: InterventionOptions,
 ) -> None:
     posterior, name = place
     say(f"{folder.name}, {posterior}: {name.replace('_', ' ')} ...")
+    ask, _ = INTERVENTIONS[name]
     try:
-        write_answer(folder, ask(fits, plan, options), posterior=posterior, name=name)
+        table = ask(fits, plan, options)
     except WiuError as error:
-        warn(f"{folder.name}, {posterior}: {error}")
+        _leave_out(folder, place, error)
+        return
+    write_answer(folder, table.assign_attrs({ASKED: question}), posterior=posterior, name=name)
+    note_missing(folder, posterior=posterior, name=name, reason=None)
+
+
+def _leave_out(folder: Path, place: tuple[str, str], error: WiuError) -> None:
+    """Say why there is no table, here and in the record; an earlier one answers another question."""
+    posterior, name = place
+    warn(f"{folder.name}, {posterior}: no {name.replace('_', ' ')}: {error}")
+    remove_answer(folder, posterior=posterior, name=name)
+    note_missing(folder, posterior=posterior, name=name, reason=str(error))
 
 
 def _pruned(fits: list[Any], plan: Plan, options: InterventionOptions) -> xr.Dataset:
@@ -133,6 +166,16 @@ def _deterministic(fits: list[Any], plan: Plan, options: InterventionOptions) ->
         effect_draws=options.effect_draws,
         effect_images=options.effect_images,
     )
+
+
+# what is asked, and the options that its answer depends on
+INTERVENTIONS: dict[str, tuple[Callable[[list[Any], Plan, InterventionOptions], xr.Dataset], tuple[str, ...]]] = {
+    "pruning": (_pruned, ("prune_images",)),
+    "stochastic_layers": (
+        _deterministic,
+        ("ood", "images", "num_samples", "effect_draws", "effect_images", "families", "refit_epochs"),
+    ),
+}
 
 
 def _of_seed(seeds: Seeds, place: int, plan: Plan, name: str) -> Any:

@@ -26,7 +26,17 @@ from wiu_pyro import diagnostics
 from wiu_pyro.errors import DataError, SchemaError, WiuError, near_matches
 from wiu_pyro.report.folder import written_aside
 
-__all__ = ["ALL", "TABLES", "Answers", "answer_tables", "read_answers", "remove_answer", "write_answer", "write_record"]
+__all__ = [
+    "ALL",
+    "TABLES",
+    "Answers",
+    "answer_tables",
+    "note_missing",
+    "read_answers",
+    "remove_answer",
+    "write_answer",
+    "write_record",
+]
 
 SUFFIX = ".nc.gz"
 RECORD = "runs.json"
@@ -122,6 +132,27 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """
     with written_aside(folder / RECORD) as aside:
         aside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def note_missing(folder: Path, *, posterior: str, name: str, reason: str | None) -> None:
+    """Let a network's record say why a table is missing.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the network.
+    posterior, name : str
+    reason : str or None
+        None takes an earlier reason out.
+    """
+    record = _read(folder / RECORD)
+    missing = record.setdefault("missing", {}).setdefault(posterior, {})
+    missing.pop(name, None)
+    if reason is not None:
+        missing[name] = reason
+    if not missing:
+        del record["missing"][posterior]
+    write_record(folder, record)
 
 
 @dataclass(frozen=True)
