@@ -80,6 +80,19 @@ def test_reasons_refits_and_what_intervals_rest_on_are_said():
     assert "shares of the variance are not known: weights are correlated." in say(without)
 
 
+def test_last_layer_by_itself_is_spoken_of_with_both_its_questions_and_nothing_else():
+    table = stochastic_table(difference=0.03)
+    said = diagnostics.last_layer_statement(table)
+    assert say(table).startswith(said)
+    assert "(restricted)" in said
+    assert "(refitted)" in said
+    assert "Shapley" not in said
+    trained = diagnostics.last_layer_statement(table.assign_attrs(curvature="none"))
+    assert trained.endswith("Refits were too short for their convergence to be assessed.")
+    table["refit_converged"][:] = 1
+    assert "too short" not in diagnostics.last_layer_statement(table.assign_attrs(curvature="none"))
+
+
 def test_one_layer_alone_has_nothing_beside_it_and_another_table_is_refused():
     assert say(stochastic_table().isel(layer=[2])) == (
         "Layer 'fc3' is the only one with a posterior: there is nothing to compare it with."

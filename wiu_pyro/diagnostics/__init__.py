@@ -3,8 +3,8 @@
 Every name in `__all__` is a function ``(idata, ...) -> xarray.Dataset`` that works on what `wiu_pyro.load` returns, on
 both ArviZ lines (`agreement` and `compare` take several posteriors). `layer_statement` and `to_dataframe` turn the
 layer table into a sentence and a pandas table; `agreed_pairs_statement`, `agreement_statement`, `between_statement`,
-`convergence_statement`, `identification_statement`, `magnitude_statement`, `pruning_statement`,
-`stochastic_layers_statement` and `within_statement` say what was found.
+`convergence_statement`, `identification_statement`, `last_layer_statement`, `magnitude_statement`,
+`pruning_statement`, `stochastic_layers_statement` and `within_statement` say what was found.
 """
 
 from wiu_pyro.diagnostics.agreed_pairs import agreed_pairs_statement as agreed_pairs_statement
@@ -26,6 +26,9 @@ from wiu_pyro.diagnostics.predictive import predictive
 from wiu_pyro.diagnostics.provenance import convergence_note as convergence_note
 from wiu_pyro.diagnostics.pruning_statement import pruning_statement as pruning_statement
 from wiu_pyro.diagnostics.statement import layer_statement as layer_statement
+from wiu_pyro.diagnostics.stochastic_layers_statement import (
+    last_layer_statement as last_layer_statement,
+)
 from wiu_pyro.diagnostics.stochastic_layers_statement import (
     stochastic_layers_statement as stochastic_layers_statement,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from scipy import stats
@@ -10,7 +12,7 @@ from wiu_pyro import metrics
 from wiu_pyro.diagnostics.wording import Figure, closing, listed, percent
 from wiu_pyro.errors import SchemaError
 
-__all__ = ["METRIC_NAMES", "last_layer_set", "stochastic_layers_statement"]
+__all__ = ["METRIC_NAMES", "last_layer_set", "last_layer_statement", "stochastic_layers_statement"]
 
 METRIC_NAMES = {
     "nll": "NLL",
@@ -47,16 +49,48 @@ def stochastic_layers_statement(table: xr.Dataset) -> str:
     SchemaError
         If the table is another one.
     """
+    _check(table)
+    if table.sizes["layer"] < 2:
+        return _only_one(table)
+    sets = table["layer_set"].values
+    sentences = [*_last_layer(table), *_single_layers(table), *_effects(table), _basis(table), _refits(table, sets)]
+    return " ".join(sentence for sentence in [*sentences, *closing(table)] if sentence)
+
+
+def last_layer_statement(table: xr.Dataset) -> str:
+    """Return whether the last layer is enough, restricted and refitted, and nothing else.
+
+    Parameters
+    ----------
+    table : Dataset
+        As `stochastic_layers_statement` takes it.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    SchemaError
+        If the table is another one.
+    """
+    _check(table)
+    if table.sizes["layer"] < 2:
+        return _only_one(table)
+    return " ".join(sentence for sentence in [*_last_layer(table), _refits(table, [last_layer_set(table)])] if sentence)
+
+
+def _check(table: xr.Dataset) -> None:
     if "variance_share" not in table or "member" not in table:
         raise SchemaError(
             "A table with 'variance_share' and 'member' is needed, but this has "
             f"{', '.join(map(str, table.data_vars))}. Pass what wiu_pyro.interventions.stochastic_layers returned."
         )
-    if table.sizes["layer"] < 2:
-        name = ", ".join(f"'{layer}'" for layer in table["layer"].values)
-        return f"Layer {name} is the only one with a posterior: there is nothing to compare it with."
-    sentences = [*_last_layer(table), *_single_layers(table), *_effects(table), _basis(table), _refits(table)]
-    return " ".join(sentence for sentence in [*sentences, *closing(table)] if sentence)
+
+
+def _only_one(table: xr.Dataset) -> str:
+    name = ", ".join(f"'{layer}'" for layer in table["layer"].values)
+    return f"Layer {name} is the only one with a posterior: there is nothing to compare it with."
 
 
 def last_layer_set(table: xr.Dataset) -> str:
@@ -224,10 +258,16 @@ def _basis(table: xr.Dataset) -> str:
     )
 
 
-def _refits(table: xr.Dataset) -> str:
+def _refits(table: xr.Dataset, sets: Sequence[str]) -> str:
     open_ = (table["refit_converged"] == 0).any("chain")
-    names = [str(name) for name in table["layer_set"].values[open_.values]]
-    return f"Refits that had not converged: {listed(names)}." if names else ""
+    names = [str(name) for name in table["layer_set"].values[open_.values] if name in sets]
+    sentences = [f"Refits that had not converged: {listed(names)}."] if names else []
+    trained = table.attrs.get("curvature") == "none" and bool(table["value"].sel(kind="refitted").notnull().any())
+    unknown = (table["refit_converged"] == -1).any("chain") & table["layer_set"].isin(sets)
+    parts = table["member"].any("layer") & ~table["member"].all("layer")  # none and all are not trained again
+    if trained and bool((unknown & parts).any()):
+        sentences.append("Refits were too short for their convergence to be assessed.")
+    return " ".join(sentences)
 
 
 def _signed(value: float) -> str:

@@ -30,11 +30,11 @@ QUESTIONS = {
 
 @dataclass(frozen=True)
 class _Source:
-    """One table of an answer: its name, its statement, how many sentences open it, and whether more come by layer."""
+    """One table of an answer: its name, its statement, how many sentences open it, all if None; more by layer."""
 
     table: str
     say: Callable[[xr.Dataset], str]
-    sentences: int = 1
+    sentences: int | None = 1
     by_layer: bool = False
 
 
@@ -47,7 +47,7 @@ SOURCES = {
         _Source("identification_conditional", diagnostics.identification_statement, 2),
         _Source("pruning", diagnostics.pruning_statement, 2),
     ),
-    "last_layer": (_Source("stochastic_layers", diagnostics.stochastic_layers_statement, 3),),
+    "last_layer": (_Source("stochastic_layers", diagnostics.last_layer_statement, None),),
 }
 
 
@@ -109,8 +109,10 @@ def findings(answers: Answers, question: str, network: str | None = None, *, bri
 
 
 def _opened(source: _Source, table: xr.Dataset) -> str:
-    more = _layers_split(table) if source.by_layer else 0
-    return opening(source.say(table).split(f" {UNSETTLED}")[0], source.sentences + more)
+    text = source.say(table).split(f" {UNSETTLED}")[0]
+    if source.sentences is None:
+        return text
+    return opening(text, source.sentences + (_layers_split(table) if source.by_layer else 0))
 
 
 def _layers_split(table: xr.Dataset) -> int:
