@@ -178,13 +178,30 @@ def at_start(start) -> dict[str, torch.Tensor]:
     return found.unsampled["1.running_mean"]
 
 
-def test_training_of_a_distribution_keeps_the_running_statistics_of_its_start():
+def test_training_of_a_distribution_keeps_the_running_statistics_of_draws_at_its_start():
     model = normalised()
     point = wiu.fit(model, AutoPointEstimate(model), (X, Y), epochs=2, batch_size=20)
     assert point.settings["batch_statistics"] is True
-    assert torch.equal(at_start(point), point.unsampled["1.running_mean"])
-    first = normalised().net[0]
-    torch.testing.assert_close(at_start(None), (X @ first.weight.T + first.bias).mean(0))  # of the data, at the start
+    trained, first = {name: value for name, value in point.point_estimate.items()}, normalised().net[0]
+    for start, weight, bias in ((None, first.weight, first.bias), (point, trained["0.weight"], trained["0.bias"])):
+        mean = (X @ weight.T + bias).mean(0)
+        off = (at_start(start) - mean).detach()
+        assert 0 < off.abs().max() < 0.5  # a draw for each batch is not the centre
+        assert off.square().mean().sqrt() < 0.15
+
+
+def test_dead_channel_does_not_blow_up_the_noise_of_its_weights():
+    """At the centre its variance is 0, and BatchNorm would multiply the noise by the root of 1 / eps, 316."""
+    model = normalised()
+    with torch.no_grad():
+        model.net[0].weight[:20] = 0.0
+        model.net[0].bias[:20] = 0.0
+    guide = AutoMeanField(model, init_scale=0.1)
+    fit = wiu.fit(model, guide, (X, Y), epochs=1, batch_size=20, learning_rate=1e-9)
+    with torch.no_grad():
+        noisy = -guide._expected_log_likelihood(guide.loc, guide.log_scale.exp(), (X, Y)).item() / len(X)
+    centre = -guide.log_likelihood(fit.point_estimate, (X, Y)).item() / len(X)
+    assert noisy < 2 * centre
 
 
 @pytest.mark.training

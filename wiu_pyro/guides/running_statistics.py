@@ -21,7 +21,9 @@ def tracking_layers(model: Callable[..., Any]) -> list[_NormBase]:
 
 
 def recompute_running_statistics(
-    model: Callable[..., Any], weights: Mapping[str, torch.Tensor], batches: Iterable[tuple[torch.Tensor, ...]]
+    model: Callable[..., Any],
+    weights: Mapping[str, torch.Tensor] | Callable[[tuple[torch.Tensor, ...]], Mapping[str, torch.Tensor]],
+    batches: Iterable[tuple[torch.Tensor, ...]],
 ) -> None:
     """Let normalisation layers hold the mean statistics of one pass over the data at given weights.
 
@@ -31,7 +33,8 @@ def recompute_running_statistics(
     ----------
     model : callable
         A Pyro model.
-    weights : mapping of site to Tensor
+    weights : mapping of site to Tensor, or callable
+        A callable gives those of a batch: draws, for the mean statistics over a distribution.
     batches : iterable of tuple of Tensor
         What the model is called with.
     """
@@ -46,7 +49,7 @@ def recompute_running_statistics(
             layer.training = True
         try:
             for batch in batches:
-                run_at(model, dict(weights), batch)
+                run_at(model, dict(weights(batch) if callable(weights) else weights), batch)
         finally:
             for layer, momentum in before.items():
                 layer.momentum, layer.training = momentum, False

@@ -68,10 +68,11 @@ class FitConfig:
         ``precision="bfloat16"``, and on the CPU for networks with BatchNorm.
     batch_statistics : bool or None
         Whether BatchNorm normalises each batch of the training by its own mean and variance; otherwise by running ones
-        that stay: those of `start`, or else those of the data at the weights the training starts from. Without a value
-        it does where a point is trained. A distribution over the weights takes the running ones, so that the class of
-        an image does not depend on the others of its batch: the likelihood of a Laplace posterior, and of all
-        predictions, for one network drawn from a wide posterior has other statistics than the next.
+        that stay: those of the data over the distribution that the training starts from, with a draw for each batch,
+        or, where a point is trained, those of `start`. Without a value it does where a point is trained. A distribution
+        over the weights takes the running ones, so that the class of an image does not depend on the others of its
+        batch: the likelihood of a Laplace posterior, and of all predictions, for one network drawn from a wide
+        posterior has other statistics than the next.
     max_norm : float or None
         Gradients longer than this are scaled down to it.
     curvature_batch_size : int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.distributions import biject_to
 
 from wiu_pyro.guides.laplace import LaplaceGuide
 from wiu_pyro.guides.network_guide import NetworkGuide
-from wiu_pyro.guides.running_statistics import recompute_running_statistics, tracking_layers
+from wiu_pyro.guides.running_statistics import tracking_layers
 from wiu_pyro.infer.averaged_curvature import average_curvature
 from wiu_pyro.infer.checks import check_guide
 from wiu_pyro.infer.config import FitConfig
@@ -23,6 +23,7 @@ from wiu_pyro.infer.means import autocast, give_own_rate
 from wiu_pyro.infer.online_tuning import untuned
 from wiu_pyro.infer.pyro_laplace import pyro_laplace, refuse_cost
 from wiu_pyro.infer.seeding import seeded
+from wiu_pyro.infer.start_statistics import settle_at_draws
 from wiu_pyro.infer.start_values import put_at
 from wiu_pyro.nn import Batches, ModelStructure, as_batches, put_unsampled, unsampled
 from wiu_pyro.nn.checks import check_batch
@@ -78,10 +79,10 @@ class Run:
 
     def settle_statistics(self, batches: Batches) -> None:
         """Let BatchNorm hold the running statistics of a training that leaves them alone, before it begins."""
-        if self.batch_statistics or self.has_statistics or not tracking_layers(self.model):
+        is_distribution = self.objective.startswith("-ELBO")
+        if self.batch_statistics or not tracking_layers(self.model) or (self.has_statistics and not is_distribution):
             return
-        with suppress(NotImplementedError):  # a flow has no centre: the network's own statistics stay
-            recompute_running_statistics(self.model, self.centre(), replace(batches, augment=None, generator=None))
+        settle_at_draws(self.model, self.guide, batches, self.device)
 
     def show_data(self, batches: Batches) -> None:
         """Let a new guide look at the data before it is trained, with random numbers of its own."""
