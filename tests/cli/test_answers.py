@@ -144,7 +144,7 @@ def test_a_mean_field_put_together_from_its_file_is_the_one_that_was_fitted(swee
     plan = seeds.plan(1, ["mean-field"], None)
     plan = replace(plan, folder=seeds.folders[1])
     fit = fit_again(plan, "mean-field", PointEstimate.load(seeds.folders[1].point_estimate))
-    again = wiu.to_inference_data(fit, data=plan.test, num_samples=4)
+    again = wiu.to_inference_data(fit, data=plan.test, num_samples=4, seed=plan.settings.seed)
     saved = wiu.load(seeds.folders[1].posterior("mean-field"))
     for name in ("mean", "sd", "bias_mean", "bias_sd"):
         np.testing.assert_allclose(again["moments_4"][name], saved["moments_4"][name], rtol=1e-5)
