@@ -70,6 +70,7 @@ class AutoSparseVariationalDropout(NetworkGuide):
 
     Examples
     --------
+    >>> _ = torch.manual_seed(0)
     >>> from wiu_pyro.nn import BayesianNetwork
     >>> guide = AutoSparseVariationalDropout(BayesianNetwork(nn.Linear(4, 3), num_data=8))
     >>> guide.setup((torch.ones(8, 4), torch.zeros(8)))
