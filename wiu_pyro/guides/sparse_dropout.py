@@ -70,12 +70,11 @@ class AutoSparseVariationalDropout(NetworkGuide):
 
     Examples
     --------
-    >>> _ = torch.manual_seed(0)
     >>> from wiu_pyro.nn import BayesianNetwork
     >>> guide = AutoSparseVariationalDropout(BayesianNetwork(nn.Linear(4, 3), num_data=8))
     >>> guide.setup((torch.ones(8, 4), torch.zeros(8)))
-    >>> guide.removed()["weight"].sum().item()
-    0
+    >>> guide.removed()["weight"].shape
+    torch.Size([3, 4])
     """
 
     cli_name = "sparse-dropout"
