@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -62,7 +63,8 @@ def load_folder(path: Path, split: str) -> ImageData:
     Returns
     -------
     ImageData
-        Classes in alphabetical order; within a class, images in the order of their names.
+        Classes in alphabetical order; images in an order mixed by their classes' and files' names, always the same, so
+        that the first of them are of all classes, as in data sets that are published as one file.
 
     Raises
     ------
@@ -119,7 +121,13 @@ def _images(path: Path, split: str) -> Iterator[tuple[tuple[str, ...], list[Entr
             )
         class_names = _checked_classes(tree, path)
         chosen = (entry for entry in tree.entries if entry.split == split)
-        yield class_names, sorted(chosen, key=lambda entry: (entry.class_name, entry.name)), archive
+        yield class_names, sorted(chosen, key=_mixed), archive
+
+
+def _mixed(entry: Entry) -> tuple[bytes, str]:
+    """Return the place of an image in an order that has nothing to do with its class: first by digest, then by name."""
+    name = f"{entry.class_name}/{PurePosixPath(entry.name).name}"
+    return sha256(name.encode()).digest(), name
 
 
 def _tree_of_folder(path: Path) -> _Tree:
