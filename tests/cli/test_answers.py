@@ -149,7 +149,7 @@ def test_a_mean_field_put_together_from_its_file_is_the_one_that_was_fitted(swee
     for name in ("mean", "sd", "bias_mean", "bias_sd"):
         np.testing.assert_allclose(again["moments_4"][name], saved["moments_4"][name], rtol=1e-5)
     nll = [float(wiu.diagnostics.predictive(one)["nll"]) for one in (again, saved)]
-    assert nll[0] == pytest.approx(nll[1], rel=1e-4)  # with the running statistics that its training began with
+    assert nll[0] == pytest.approx(nll[1], rel=1e-4)  # with the running statistics that its training ended with
     start = PointEstimate.load(seeds.folders[1].point_estimate).weights
     assert not torch.equal(fit.point_estimate["4.weight"], start["4.weight"])
 

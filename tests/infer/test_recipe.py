@@ -12,6 +12,7 @@ import wiu_pyro as wiu
 from wiu_pyro.errors import DeviceError, GuideError
 from wiu_pyro.guides import AutoDiagonalLaplace, AutoMeanField, AutoPointEstimate
 from wiu_pyro.infer.averaged_parameters import AveragedParameters
+from wiu_pyro.infer.drawn_statistics import follow_draws
 from wiu_pyro.infer.early_stopping import EarlyStopping
 from wiu_pyro.infer.means import autocast, give_own_rate
 from wiu_pyro.infer.seeding import seeded
@@ -165,10 +166,13 @@ def test_running_statistics_are_those_of_the_averaged_weights():
     torch.testing.assert_close(found.unsampled["1.running_mean"], expected)
 
 
-def normalised() -> BayesianNetwork:
+def normalised_net() -> nn.Sequential:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 40), nn.BatchNorm1d(40), nn.ReLU(), nn.Linear(40, 3))
-    return BayesianNetwork(net, wiu.nn.FanInNormal())
+    return nn.Sequential(nn.Linear(4, 40), nn.BatchNorm1d(40), nn.ReLU(), nn.Linear(40, 3))
+
+
+def normalised() -> BayesianNetwork:
+    return BayesianNetwork(normalised_net(), wiu.nn.FanInNormal())
 
 
 def statistics(guide, x) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -180,22 +184,75 @@ def statistics(guide, x) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("start", [None, AutoPointEstimate])
-def test_training_of_a_distribution_keeps_the_running_statistics_of_draws_at_its_start(start):
+def test_training_of_a_distribution_ends_with_the_running_statistics_of_its_draws(start):
     """Though the rows are sorted by class: batches of one class would vary too little."""
     order = Y.argsort(stable=True)
     x, y = (X + 3.0 * (Y[:, None] == torch.arange(4)))[order], Y[order]
-    model, options = normalised(), {"batch_size": 20, "epochs": 2}
-    begin = start and wiu.fit(model, start(model), (x, y), **options)
+    model = normalised()
+    begin = start and wiu.fit(model, start(model), (x, y), epochs=2, batch_size=20)
     assert begin is None or begin.settings["batch_statistics"] is True
-    guide = AutoMeanField(model, init_scale=0.1)
-    found = wiu.fit(model, guide, (x, y), start=begin, learning_rate=1e-9, **options)
+    found = wiu.fit(model, AutoMeanField(model), (x, y), epochs=8, batch_size=20, learning_rate=0.1, start=begin)
     assert found.settings["batch_statistics"] is False
     mean, variance, of_means = statistics(found.guide, x)
     assert (found.unsampled["1.running_mean"] - mean).square().mean() < 3 / 50 * of_means.mean()  # 50 draws
-    ratio = found.unsampled["1.running_var"] / variance
-    assert 0.9 < ratio.mean() < 1.1
-    moved = wiu.fit(model, AutoMeanField(model, init_scale=0.1), (x, y), start=begin, learning_rate=0.1, **options)
-    torch.testing.assert_close(moved.unsampled["1.running_mean"], found.unsampled["1.running_mean"])
+    assert 0.85 < (found.unsampled["1.running_var"] / variance).mean() < 1.15
+
+
+def test_running_statistics_follow_the_draws_of_a_posterior_that_widens():
+    model = normalised()
+    guide = AutoMeanField(model)
+    wiu.fit(model, guide, (X, Y), epochs=1, batch_size=20)
+    norm, batch, device = model.net[1], (X, Y), torch.device("cpu")
+    with torch.no_grad():
+        guide.log_scale += 3.0
+    before = norm.running_var.clone()
+    for step in (1, 2, 3, 4):
+        follow_draws(model, guide, batch, step, device)
+    torch.testing.assert_close(norm.running_var, before)
+    state = torch.get_rng_state()
+    for step in range(5, 2000, 5):
+        follow_draws(model, guide, batch, step, device)
+    assert torch.equal(torch.get_rng_state(), state)
+    _, variance, _ = statistics(guide, X)
+    assert 2 * before.mean() < norm.running_var.mean()
+    assert 0.8 < norm.running_var.mean() / variance.mean() < 1.25
+
+
+def begun(net: nn.Module, factor: float):
+    """Return weights of which the first layer's are shrunk, and a mean field that has hardly left them."""
+    before = {name: value.detach().clone() for name, value in net.named_parameters()}
+    before |= {name: before[name] * factor for name in ("0.weight", "0.bias")}
+    model = BayesianNetwork(net, wiu.nn.FanInNormal())
+    guide = AutoMeanField(model, init_scale=1e-6)
+    return before, wiu.fit(model, guide, (X, Y), epochs=1, start=before, learning_rate=1e-12)
+
+
+def test_a_shrunk_layer_before_batch_norm_starts_at_the_scale_of_its_prior():
+    before, fit = begun(normalised_net(), 0.2)
+    growth = fit.point_estimate["0.weight"] / before["0.weight"]
+    torch.testing.assert_close(fit.point_estimate["0.weight"].square().mean(), torch.tensor(2 / 4))
+    torch.testing.assert_close(growth, growth[0, 0].expand(40, 4))
+    torch.testing.assert_close(fit.point_estimate["0.bias"], before["0.bias"] * growth[0, 0])
+    torch.testing.assert_close(fit.point_estimate["3.weight"], before["3.weight"])
+    _, whole = begun(normalised_net(), 1.0)
+    means = [wiu.infer.predict(one, (X,), num_samples=2).mean for one in (fit, whole)]
+    np.testing.assert_allclose(*means, atol=1e-3)  # the same network
+
+
+class Skip(nn.Sequential):
+    """What goes into BatchNorm goes past it too."""
+
+    def forward(self, x):
+        first = self[0](x)
+        return self[3](self[2](self[1](first) + first))
+
+
+@pytest.mark.parametrize("net", [nn.Sequential, Skip])
+def test_layers_whose_scale_the_network_depends_on_start_where_they_are(net):
+    parts = list(normalised_net())
+    parts[1] = nn.Identity() if net is nn.Sequential else parts[1]
+    before, fit = begun(net(*parts), 0.01)
+    torch.testing.assert_close(fit.point_estimate["0.weight"], before["0.weight"])
 
 
 def test_dead_channel_does_not_blow_up_the_noise_of_its_weights():
@@ -213,7 +270,7 @@ def test_dead_channel_does_not_blow_up_the_noise_of_its_weights():
 
 
 @pytest.mark.training
-def test_networks_drawn_predict_better_where_the_training_kept_the_running_statistics():
+def test_networks_drawn_predict_better_where_the_training_took_running_statistics():
     """A network drawn has other statistics than the mean of those drawn in training, which predictions would take."""
     x = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
@@ -222,11 +279,11 @@ def test_networks_drawn_predict_better_where_the_training_kept_the_running_stati
         torch.manual_seed(0)
         hidden = [nn.Linear(4, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Linear(20, 20), nn.BatchNorm1d(20), nn.ReLU()]
         model = BayesianNetwork(nn.Sequential(*hidden, nn.Linear(20, 3)), wiu.nn.FanInNormal())
-        options = {"epochs": 20, "batch_size": 50, "learning_rate": 0.01, "batch_statistics": option}
+        options = {"epochs": 100, "batch_size": 50, "learning_rate": 0.01, "batch_statistics": option}
         fit = wiu.fit(model, AutoMeanField(model), (x, y), **options)
         probabilities = torch.as_tensor(wiu.infer.predict(fit, (x,), num_samples=50).mean)
         found[option] = -probabilities[torch.arange(len(y)), y].log().mean().item()
-    assert found[None] < 0.6 * found[True]  # 0.10 against 0.25
+    assert found[None] < 0.8 * found[True]  # 0.13 against 0.19
 
 
 def test_early_stopping_keeps_the_epoch_whose_held_out_likelihood_was_best():

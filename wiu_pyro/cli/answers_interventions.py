@@ -226,18 +226,18 @@ def _mean_field(plan: Plan, name: str, guide_class: type, point: PointEstimate) 
     import torch
 
     import wiu_pyro as wiu
-    from wiu_pyro.infer.start_statistics import settle_at_draws
+    from wiu_pyro.infer.drawn_statistics import settle_at_draws
     from wiu_pyro.nn import as_batches, unsampled
 
     guide = guide_class(plan.model)
     start = {**point.weights, **point.unsampled}
     fit = wiu.fit(plan.model, guide, plan.train, epochs=0, start=start, seed=plan.settings.seed)
-    batches = as_batches(plan.train, batch_size=plan.settings.batch_size)
-    settle_at_draws(plan.model, guide, batches, torch.device("cpu"))  # as when the run's training began
     means, sds = _moments(plan.folder.posterior(name), fit.structure)
     with torch.no_grad():
         guide.loc.copy_(guide.pack(means))
         guide.log_scale.copy_(guide.pack(sds).log())
+    batches = as_batches(plan.train, batch_size=plan.settings.batch_size)
+    settle_at_draws(plan.model, guide, batches, torch.device("cpu"))  # as when the run's training ended
     return replace(fit, point_estimate=means, unsampled=unsampled(plan.model, fit.structure.priors))
 
 

@@ -67,12 +67,13 @@ class FitConfig:
         Lay images out with their channels last. Without a value that is done where it saves time: on a GPU with
         ``precision="bfloat16"``, and on the CPU for networks with BatchNorm.
     batch_statistics : bool or None
-        Whether BatchNorm normalises each batch of the training by its own mean and variance; otherwise by running ones
-        that stay: those of the data over the distribution that the training starts from, with a draw for each batch,
-        or, where a point is trained, those of `start`. Without a value it does where a point is trained. A distribution
-        over the weights takes the running ones, so that the class of an image does not depend on the others of its
-        batch: the likelihood of a Laplace posterior, and of all predictions, for one network drawn from a wide
-        posterior has other statistics than the next.
+        Whether BatchNorm normalises each batch of the training by its own mean and variance; otherwise by running ones:
+        where a distribution is trained, means over its draws, which follow it through the training and are those of all
+        data at its end; where a point is trained, those of `start`, or of all data at the first weights. Without a
+        value it does where a point is trained. A distribution over the weights takes the running ones, so that the
+        class of an image does not depend on the others of its batch: the likelihood of a Laplace posterior, and of all
+        predictions, for one network drawn from a wide posterior has other statistics than the next. It starts with the
+        layers before BatchNorm at the scale of their prior, where a point estimate has shrunk them: the same network.
     max_norm : float or None
         Gradients longer than this are scaled down to it.
     curvature_batch_size : int

@@ -19,11 +19,11 @@ from wiu_pyro.guides.running_statistics import tracking_layers
 from wiu_pyro.infer.averaged_curvature import average_curvature
 from wiu_pyro.infer.checks import check_guide
 from wiu_pyro.infer.config import FitConfig
+from wiu_pyro.infer.drawn_statistics import follow_draws, free_scales, settle_at_draws
 from wiu_pyro.infer.means import autocast, give_own_rate
 from wiu_pyro.infer.online_tuning import untuned
 from wiu_pyro.infer.pyro_laplace import pyro_laplace, refuse_cost
 from wiu_pyro.infer.seeding import seeded
-from wiu_pyro.infer.start_statistics import settle_at_draws
 from wiu_pyro.infer.start_values import put_at
 from wiu_pyro.nn import Batches, ModelStructure, as_batches, put_unsampled, unsampled
 from wiu_pyro.nn.checks import check_batch
@@ -75,14 +75,31 @@ class Run:
             if not start or len(beside) < len(start):
                 put_at(self.guide, start)
         if self.batch_statistics is None:
-            self.batch_statistics = not self.objective.startswith("-ELBO")
+            self.batch_statistics = not self.is_distribution
+
+    @property
+    def draws_statistics(self) -> bool:
+        """Whether BatchNorm's running statistics are means over the draws of a distribution that is trained."""
+        return self.is_distribution and not self.batch_statistics and bool(tracking_layers(self.model))
+
+    def start_statistics(self, batches: Batches) -> None:
+        """Let BatchNorm hold mean statistics over draws, where its training does not take each batch's own.
+
+        A point keeps the ones it starts with. A new distribution begins at the scale of its prior where that is free.
+        """
+        if self.draws_statistics and self.is_new:
+            free_scales(self.guide, self.structure, batches)
+        if self.draws_statistics or not (self.batch_statistics or self.has_statistics):
+            self.settle_statistics(batches)
 
     def settle_statistics(self, batches: Batches) -> None:
-        """Let BatchNorm hold the running statistics of a training that leaves them alone, before it begins."""
-        is_distribution = self.objective.startswith("-ELBO")
-        if self.batch_statistics or not tracking_layers(self.model) or (self.has_statistics and not is_distribution):
-            return
+        """Let BatchNorm hold the mean statistics over draws of the guide as it is."""
         settle_at_draws(self.model, self.guide, batches, self.device)
+
+    def follow_statistics(self, batch: tuple[torch.Tensor, ...], step: int) -> None:
+        """Let BatchNorm's statistics follow the draws in a training that does not take each batch's own."""
+        if self.draws_statistics:
+            follow_draws(self.model, self.guide, batch, step, self.device)
 
     def show_data(self, batches: Batches) -> None:
         """Let a new guide look at the data before it is trained, with random numbers of its own."""
@@ -111,6 +128,11 @@ class Run:
             return self.guide.objective
         is_point = isinstance(self.guide, AutoDelta | AutoLaplaceApproximation)
         return "-log joint density" if is_point else "-ELBO"
+
+    @property
+    def is_distribution(self) -> bool:
+        """Whether a distribution over the weights is trained, rather than a point."""
+        return self.objective.startswith("-ELBO")
 
     def loss(self, batch: tuple[torch.Tensor, ...], *, kl_weight: float = 1.0) -> torch.Tensor:
         """Return the objective over the whole data, estimated from one batch; `kl_weight` multiplies the KL."""

@@ -78,7 +78,7 @@ class Training:
 
     def _begin(self, validation: Any) -> None:
         run, config, schedule = self.run, self.config, self.schedule
-        run.settle_statistics(self.batches)
+        run.start_statistics(self.batches)
         run.show_data(self.batches)
         self.parameters = run.parameters()
         self.optimiser = run.optimiser(self.parameters)
@@ -154,6 +154,7 @@ class Training:
         run, total, count = self.run, 0.0, 0
         run.mode(training=True)
         for batch in self.shares.batches(self.batches):
+            run.follow_statistics(batch, self.step)
             value = self._step(batch)
             if run.direct:
                 run.guide.after_step(self.step, self.schedule.total)
@@ -188,6 +189,8 @@ class Training:
                 recompute_running_statistics(self.run.model, self.run.centre(), batches)
         if self.stopping is not None and self.stopping.kept is not None:
             self._put_posterior(self.stopping.kept)
+        if self.run.draws_statistics:
+            self.run.settle_statistics(self.batches)
         if self.between_epochs is not None:
             self.between_epochs.end()
 
