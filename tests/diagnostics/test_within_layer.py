@@ -16,6 +16,8 @@ from wiu_pyro.testing import small_classifier
 
 WIDE = (LayerSpec("fc1", (24, 30), 0.3), LayerSpec("out", (10, 24), 0.6))
 
+MEAN = " or a mean 0.14 prior sds from the prior's"
+
 
 def layer_of(log_sd, **options):
     return planted({"fc": PlantedLayer(np.exp(log_sd), **options)})
@@ -106,15 +108,16 @@ def test_layers_of_few_clusters_have_shares_but_no_interval_within_a_network():
 
 
 def dead_layer(rng, **dead):
-    """Contractions between 0.3 and 0.6, but the prior's sd, within 0.5 %, at the units named."""
+    """Contractions between 0.3 and 0.6, but the prior's sd, within 0.5 %, and mean at the units named."""
     sd = np.sqrt(1 - rng.uniform(0.3, 0.6, size=(1, 12, 9)))
     bias = np.sqrt(1 - rng.uniform(0.3, 0.6, size=(1, 12)))
     near = rng.uniform(0.995, 1.005, size=(1, 12, 9))
+    mean = np.full_like(sd, 0.3)
     for unit in dead.get("outputs", ()):
-        sd[0, unit], bias[0, unit] = near[0, unit], 1.0
+        sd[0, unit], bias[0, unit], mean[0, unit] = near[0, unit], 1.0, 0.01
     for unit in dead.get("inputs", ()):
-        sd[0, :, unit] = near[0, :, unit]
-    return PlantedLayer(sd, bias_sd=bias)
+        sd[0, :, unit], mean[0, :, unit] = near[0, :, unit], 0.01
+    return PlantedLayer(sd, mean, bias_sd=bias)
 
 
 def test_dead_units_are_found_and_named_and_no_other():
@@ -136,13 +139,21 @@ def test_a_unit_whose_bias_the_data_know_or_with_one_such_weight_is_not_dead():
     assert within_layer(planted({"fc": layer}), tolerance=0.06)["dead_outputs"].values.tolist() == ["5, 7"]
 
 
+def test_a_unit_whose_mean_is_away_from_the_prior_s_is_not_dead():
+    layer = dead_layer(np.random.default_rng(6), outputs=(2, 5))
+    layer.mean[0, 5, 4] = 0.15  # prior sds; 0.14 is the limit
+    assert within_layer(planted({"fc": layer}))["dead_outputs"].values.tolist() == ["2"]
+    assert within_layer(planted({"fc": layer}), tolerance=0.03)["dead_outputs"].values.tolist() == ["2, 5"]
+
+
 def test_units_of_fixed_weights_are_not_dead_and_are_left_out_of_the_shares():
     rng = np.random.default_rng(7)
     layer = dead_layer(rng, outputs=(4,))
     whole = within_layer(planted({"fc": layer}))
     fixed = np.concatenate([layer.sd, np.zeros((1, 3, 9))], axis=1)
     bias = np.concatenate([layer.bias_sd, np.zeros((1, 3)) + 1e-9], axis=1) * (np.arange(15) < 12)
-    added = within_layer(planted({"fc": PlantedLayer(fixed, bias_sd=bias, kl=np.ones(1))}))
+    mean = np.concatenate([layer.mean, np.zeros((1, 3, 9))], axis=1)
+    added = within_layer(planted({"fc": PlantedLayer(fixed, mean, bias_sd=bias, kl=np.ones(1))}))
     assert added["dead_outputs"].values.tolist() == ["4"]
     np.testing.assert_allclose(added["share"], whole["share"], rtol=1e-6)
     gaps = np.where(rng.uniform(size=layer.sd.shape) < 0.2, 0, layer.sd)
@@ -216,7 +227,8 @@ def test_statement_gives_shares_intervals_sides_and_dead_units():
     rng = np.random.default_rng(11)
     log_sd = np.minimum(two_way(rng, (1, 25, 40), (0.2, 1, 0.2)) - 1, -0.05)
     log_sd[0, 6] = 0
-    out = within_layer(with_spectra(layer_of(log_sd), "fc", np.geomspace(1e-2, 1e2, 9), np.full(4, 2.0)))
+    mean = np.where(log_sd == 0, 0.01, 0.3)
+    out = within_layer(with_spectra(layer_of(log_sd, mean=mean), "fc", np.geomspace(1e-2, 1e2, 9), np.full(4, 2.0)))
     text = diagnostics.within_statement(out)
     row = out.sel(layer="fc", quantity="log_sd_to_prior")
     share, low, high = (float(row[name].sel(part="input")) for name in ("share", "share_low", "share_high"))
@@ -227,7 +239,7 @@ def test_statement_gives_shares_intervals_sides_and_dead_units():
     assert "2 % by chance), " in text
     assert "two-way bootstrap over outputs and inputs" in text
     assert "'fc' 100 % input side, 0 % output side, the rest both together; curvature lies in" in text
-    assert "Dead, without a weight beyond a contraction of 0.02: 1 output (6) of 'fc'" in text
+    assert MEAN.join(("Dead, without a weight beyond a contraction of 0.02", ": 1 output (6) of 'fc'")) in text
     none = diagnostics.within_statement(within_layer(planted({"fc": dead_layer(rng)})))
     assert "No unit is dead" in none
     assert "fewer than 20 clusters" in none
@@ -263,12 +275,12 @@ def test_a_unit_whose_weights_the_data_tie_together_is_not_dead_though_each_alon
     layer = dead_layer(rng, outputs=(3, 7))
     conditional = layer.sd.copy()
     conditional[0, 3] = 0.6
-    tied = PlantedLayer(layer.sd, bias_sd=layer.bias_sd, conditional=conditional)
+    tied = PlantedLayer(layer.sd, layer.mean, bias_sd=layer.bias_sd, conditional=conditional)
     out = within_layer(planted({"fc": tied}, factorised=False))
     assert out["dead_outputs"].values.tolist() == ["7"]
     text = diagnostics.within_statement(out)
-    assert "a contraction of 0.02 by the conditional sd: 1 output (7) of 'fc'" in text
-    before = out.drop_attrs(deep=False).assign_attrs({key: one for key, one in out.attrs.items() if key != "dead_by"})
+    assert MEAN.join(("a contraction of 0.02 by the conditional sd", ": 1 output (7) of 'fc'")) in text
+    before = out.drop_attrs(deep=False).assign_attrs({key: one for key, one in out.attrs.items() if "dead_" not in key})
     assert "by the marginal sd: 1 output (7)" in diagnostics.within_statement(before)  # a table of an older make
 
 
@@ -276,10 +288,10 @@ def test_statement_names_a_unit_once_that_is_dead_on_both_sides():
     rng = np.random.default_rng(12)
     layers = {"a": dead_layer(rng, outputs=(2, 5)), "b": dead_layer(rng, inputs=(2, 5)), "c": dead_layer(rng)}
     text = diagnostics.within_statement(within_layer(planted(layers)))
-    assert text.endswith("0.02: 2 outputs (2, 5) of 'a', dead as inputs of 'b' too.")
+    assert text.endswith(f"0.02{MEAN}: 2 outputs (2, 5) of 'a', dead as inputs of 'b' too.")
     apart = layers | {"b": dead_layer(rng, inputs=(2,))}
     text = diagnostics.within_statement(within_layer(planted(apart)))
-    assert text.endswith("0.02: 2 outputs (2, 5) of 'a'; 1 input (2) of 'b'.")
+    assert text.endswith(f"0.02{MEAN}: 2 outputs (2, 5) of 'a'; 1 input (2) of 'b'.")
 
 
 def test_what_the_factors_carry_has_intervals_over_seeds():

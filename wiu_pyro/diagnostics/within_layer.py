@@ -61,7 +61,8 @@ def within_layer(
     ----------
     idata : InferenceData or DataTree
     tolerance : float
-        A weight is at the prior where its contraction lies within +/- `tolerance`; 0.02 is an sd within 1 %.
+        A weight is at the prior where its contraction lies within +/- `tolerance`, 0.02 is an sd within 1 %, and the
+        square of its mean's distance from the prior's, in prior sds, below it.
     level : float
         Of each interval by itself, between 0 and 1.
     num_bootstrap : int
@@ -85,7 +86,8 @@ def within_layer(
         ``num_directions`` (layer, side), and ``carried`` (layer, carrier), plain KFAC alone: how much of the spread of
         log variance between eigendirections lies between those of the inputs, of the outputs, and in both together;
         with ``carried_low`` and so on from five networks. Attributes: ``interval``, ``interval_method``, ``level``,
-        ``tolerance``, ``num_seeds``, ``dead_by`` (``"conditional"`` where the posterior has two kinds of sd).
+        ``tolerance``, ``num_seeds``, ``dead_by`` (``"conditional"`` where the posterior has two kinds of sd),
+        ``dead_mean`` (prior sds from the prior's mean).
 
     Raises
     ------
@@ -132,6 +134,7 @@ def within_layer(
             out[name].attrs["long_name"] = text
     out.attrs = carried_attrs(idata) | _said(replicates, level=level, tolerance=tolerance)
     out.attrs["dead_by"] = "conditional" if CONDITIONAL in quantities else ""
+    out.attrs["dead_mean"] = tolerance**0.5
     return squeeze_chain(out)
 
 

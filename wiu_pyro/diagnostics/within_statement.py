@@ -205,6 +205,8 @@ def _dead(table: xr.Dataset) -> str:
                     f"{_units(names, side)} of '{layer}'{_followed(table, layer) if side == 'outputs' else ''}"
                 )
     limit = f"a contraction of {table.attrs['tolerance']:g}{_by_which_sd(table)}"
+    if "dead_mean" in table.attrs:  # a table that does not say asked for the sd alone
+        limit += f" or a mean {table.attrs['dead_mean']:.2g} prior sds from the prior's"
     if not found:
         return f"No unit is dead: each has weights beyond {limit}."
     return f"Dead, without a weight beyond {limit}: {'; '.join(found)}."

@@ -164,6 +164,9 @@ def _settled(answers: Answers, network: str) -> str:
     record = answers.record(network)
     counts = {name: sum(one["converged"] is True for one in found) for name, found in record["posteriors"].items()}
     said = ", ".join(f"{name} {count}" for name, count in counts.items())
+    if len(record["seeds"]) == 1:
+        settled = [name for name, count in counts.items() if count]
+        return f"one seed; the loss had settled: {', '.join(settled) or 'of none'}." if counts else ""
     return f"{len(record['seeds'])} seeds; the number of them in which the loss had settled: {said}." if counts else ""
 
 
