@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,7 +75,9 @@ def stochastic_layers(
 
 
 def images_away(name: str, plan: Any, data_root: Path | None) -> Any:
-    """Return the images of data out of distribution, of the run's own size.
+    """Return the images of data out of distribution in the form of the run's.
+
+    Grey images get the run's channels, all alike; another size is brought to the run's, smoothed where it is smaller.
 
     Parameters
     ----------
@@ -90,15 +93,23 @@ def images_away(name: str, plan: Any, data_root: Path | None) -> Any:
     Raises
     ------
     DataError
-        If they are of another size.
+        If they have colours and the run's have none.
     """
+    from torch.nn.functional import interpolate
+
     from wiu_pyro import datasets
 
     away, scaling = datasets.load(name, split="test", root=data_root or plan.settings.data_root), plan.test.prepare
-    own, wanted = (tuple(data.pixels.shape[1:]) for data in (away, plan.test))
-    if own != wanted:
+    channels, *size = plan.test.pixels.shape[1:]
+    if away.in_channels not in (1, channels):
         raise DataError(
-            f"Images out of distribution must have the run's shape {wanted}, but those of {name} have {own}. "
-            "Choose other data."
+            f"Images out of distribution need {channels} channels, as the run's have, or one, but those of {name} have "
+            f"{away.in_channels}. Choose other data."
         )
+    pixels = away.pixels
+    if tuple(pixels.shape[2:]) != tuple(size):
+        say(f"Images of {name} are brought from {tuple(pixels.shape[2:])} to {tuple(size)} pixels.")
+        pixels = interpolate(pixels.float(), size=tuple(size), mode="bilinear", antialias=True)
+        pixels = pixels.round().clamp(0, 255).to(away.pixels.dtype)
+    away = replace(away, pixels=pixels.expand(-1, channels, -1, -1))
     return (away.normalised(scaling.mean, scaling.sd) if scaling.mean else away).images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,8 @@ class Posterior:
     def asked(self, name: str) -> xr.Dataset:
         """Return what a diagnostic answers, asked once for table, figure and caption together.
 
+        By the conditional sd where there are two, as all posteriors are held side by side.
+
         Parameters
         ----------
         name : str
@@ -89,7 +92,9 @@ class Posterior:
         Dataset
         """
         if name not in self._answers:
-            self._answers[name] = getattr(diagnostics, name)(self.idata)
+            question = getattr(diagnostics, name)
+            both = "conditional_contraction" in self.table and "sd" in signature(question).parameters
+            self._answers[name] = question(self.idata, **({"sd": "conditional"} if both else {}))
         return self._answers[name]
 
     @cached_property
